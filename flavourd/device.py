@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Devices as values: how they are named and what a snapshot of one holds."""
+
+import re
+from dataclasses import dataclass
+
+_PCI_ADDRESS = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, order=True)
+class DeviceId:
+    """One device on a bus (or, for what udev reports beside buses, in a class): `pci/0000:65:00.0`."""
+
+    bus: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.bus}/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> "DeviceId":
+        """Accept `BUS/NAME` and, as people write PCI addresses, `0000:65:00.0` or `65:00.0`; ValueError otherwise."""
+        if match := _PCI_ADDRESS.fullmatch(text):
+            domain, bus, slot, function = match.groups()
+            return cls("pci", f"{domain or '0000'}:{bus}:{slot}.{function}".lower())
+        bus, slash, name = text.partition("/")
+        if not slash or not bus or not name or "/" in name or {bus, name} & {".", ".."} or "\0" in text:
+            raise ValueError(f"not a device name: {text!r}")
+        return cls(bus, name)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Which driver holds a device and which it is bound to take; what a switch starts from and an undo returns to.
+
+    driver: name in /sys/bus/BUS/drivers, None if driverless. module: that driver's module, None if built in.
+    override: text of driver_override, None if unset.
+    """
+
+    driver: str | None = None
+    module: str | None = None
+    override: str | None = None
+
+    def __str__(self) -> str:
+        driver = f"driver {self.driver}" if self.driver else "no driver"
+        return f"{driver}, override {self.override}" if self.override is not None else driver
+
+
+@dataclass(frozen=True)
+class GroupMember:
+    """Another device of the same IOMMU group. claimed: a flavour's proof (`vfio-dev/vfioN`) stands under it."""
+
+    id: DeviceId
+    driver: str | None
+    claimed: bool
+
+
+@dataclass(frozen=True)
+class Device:
+    """Snapshot of one device from sysfs.
+
+    instance: differs for every device that ever stood at this address (inode of its directory in sysfs). overridable:
+    it has a driver_override attribute. bridge: PCI bridge, which no vfio driver takes. releasing: a driver's remove()
+    has not returned yet, though the `driver` link is gone. noiommu: vfio would take it without an IOMMU group.
+    proofs: pairs of proof directory (`vfio-dev`) and the names in it (`vfio0`). parent: for what is in a class, the
+    device it belongs to.
+    """
+
+    id: DeviceId
+    binding: Binding
+    instance: int = 0
+    modalias: str | None = None
+    overridable: bool = True
+    bridge: bool = False
+    releasing: bool = False
+    noiommu: bool = False
+    iommu_group: str | None = None
+    group_members: tuple[GroupMember, ...] = ()
+    proofs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    parent: DeviceId | None = None
+
+    def proof(self, directory: str) -> tuple[str, ...]:
+        return dict(self.proofs).get(directory, ())

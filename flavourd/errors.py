@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Why a request was not carried out: stable codes, each with its meaning, and the error that carries one.
+
+Codes are interface: scripts match them in the journal (`FLAVOURD_CODE=`), `docs/errors.md` explains every one of them.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    # The request itself makes no sense
+    EMPTY_FLAVOUR = "empty-flavour"
+    UNKNOWN_FLAVOUR = "unknown-flavour"
+    FOREIGN_MODALIAS = "foreign-modalias"
+    # The device cannot take it
+    NO_DEVICE = "no-device"
+    NO_OVERRIDE = "no-override"
+    FLAVOUR_NOT_ON_BUS = "flavour-not-on-bus"
+    BRIDGE = "bridge"
+    NO_IOMMU_GROUP = "no-iommu-group"
+    RELEASING = "releasing"
+    STUCK = "stuck"
+    # Nobody took the device
+    NO_CANDIDATE = "no-candidate"
+    ALL_REFUSED = "all-refused"
+    NATIVE_REFUSED = "native-refused"
+    BUSY = "busy"
+    # Something around it failed
+    HOST = "host"
+    INTERNAL = "internal"
+    # Configuration and sources of knowledge
+    UEVENTS_LOST = "uevents-lost"
+    INDEX_UNREADABLE = "index-unreadable"
+    CONFIG = "config"
+    RECORD = "record"
+
+
+@dataclass(eq=False)
+class FlavourError(Exception):
+    """A refusal or failure in the user's words.
+
+    sentence: what happened to which device; hint: what to do next ("" if nothing helps); errno: what the kernel said,
+    if it did.
+    """
+
+    code: Code
+    sentence: str
+    hint: str = ""
+    errno: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.sentence} [{self.code}]" + (f"; {self.hint}" if self.hint else "")

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""IOMMU groups: whether a group can be given to user space, and who stands in the way.
+
+A group is viable while no member has a driver that does its own DMA
+(drivers/iommu/iommu.c:iommu_group_claim_dma_owner()). Binding one member succeeds all the same, and only opening the
+group fails: that has to be told.
+"""
+
+from flavourd.device import Device, GroupMember
+
+# Drivers with `driver_managed_dma` that are no vfio drivers.
+_NO_DMA_OF_THEIR_OWN = frozenset({"pci-stub", "pcieport"})
+
+
+def blockers(device: Device) -> tuple[GroupMember, ...]:
+    """The other members of the device's group that keep it from being viable."""
+    return tuple(
+        member
+        for member in device.group_members
+        if member.driver is not None and not member.claimed and member.driver not in _NO_DMA_OF_THEIR_OWN
+    )
+
+
+def viability_note(device: Device) -> str | None:
+    """What to tell about a device that is bound while its group cannot be opened; None if all is well."""
+    if not (standing := blockers(device)):
+        return None
+    names = ", ".join(f"{member.id} ({member.driver})" for member in standing)
+    return (
+        f"IOMMU group {device.iommu_group} cannot be opened yet: it also holds {names}; put them into the flavour too"
+    )

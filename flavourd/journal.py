@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What flavourd remembers under /run/flavourd: a record for each switched device, the last request taken for each,
+and a lock for each.
+
+Bindings end with the kernel that made them, and so does /run. Each file has one writer: records belong to the worker
+that holds the device's lock, the requests taken to the daemon.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flavourd.device import DeviceId
+from flavourd.errors import Code, FlavourError
+from flavourd.record import Record
+
+
+class Journal:
+    def __init__(self, root: Path = Path("/")) -> None:
+        run = root / "run/flavourd"
+        self._records, self._taken, self._locks = run / "records", run / "taken", run / "locks"
+
+    def prepare(self) -> None:
+        for directory in (self._records, self._taken, self._locks):
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+    # --- records
+
+    def record(self, device: DeviceId) -> Record | None:
+        """FlavourError(RECORD) if the file is no record; it was set aside then and the device counts as never
+        touched.
+        """
+        file = self._records / _file_name(device)
+        try:
+            record = Record.from_json(file.read_text(encoding="utf-8"))
+            if record.device != device:
+                raise ValueError(f"it is about {record.device}")
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            aside = file.with_suffix(".corrupt")
+            file.replace(aside)
+            raise FlavourError(
+                Code.RECORD,
+                f"what was remembered of {device} cannot be read ({error})",
+                f"it was set aside as {aside}; ask again",
+            ) from error
+        return record
+
+    def save(self, record: Record) -> None:
+        _write(self._records / _file_name(record.device), record.to_json())
+
+    def drop(self, device: DeviceId) -> None:
+        (self._records / _file_name(device)).unlink(missing_ok=True)
+
+    def recorded(self) -> Iterator[DeviceId]:
+        """Devices that have a record."""
+        for file in sorted(self._records.glob("*.json")):
+            bus, _, name = file.name.removesuffix(".json").partition(":")
+            yield DeviceId(bus, name)
+
+    # --- requests
+
+    def taken(self, device: DeviceId) -> int:
+        """SEQNUM of the last uevent whose request for this device was taken on; 0 if none was."""
+        try:
+            return int((self._taken / _file_name(device)).read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def take(self, device: DeviceId, seqnum: int) -> None:
+        _write(self._taken / _file_name(device), f"{seqnum}\n")
+
+    # --- locks
+
+    @contextmanager
+    def locked(self, device: DeviceId) -> Iterator[None]:
+        """Alone with the device. A worker may outlive its daemon; its successor waits here until the kernel has let
+        the first one go.
+        """
+        fd = os.open(self._locks / _file_name(device), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def _file_name(device: DeviceId) -> str:
+    return f"{device.bus}:{device.name}.json"
+
+
+def _write(file: Path, text: str) -> None:
+    """Whole or not at all."""
+    new = file.with_name(f".{file.name}.new")
+    with new.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(file)

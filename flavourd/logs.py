@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Tell outcomes to the journal, with fields that programs can match, and to the terminal when there is one.
+
+Fields: FLAVOURD_DEVICE, _FLAVOUR, _ORIGIN, _KIND, _CODE, _DRIVER, _CANDIDATE, _UUID (of a synthetic uevent), ERRNO,
+and FLAVOURD_REFUSED once for each candidate that refused. Every kind of outcome has a MESSAGE_ID, which
+systemd/flavourd.catalog explains (`journalctl -x`).
+"""
+
+import sys
+from collections.abc import Mapping
+
+from systemd import journal
+
+from flavourd.errors import FlavourError
+from flavourd.outcome import Kind, Outcome
+
+MESSAGE_IDS = {
+    Kind.SWITCHED: "7539f84e3f0b42c284b98996f2e42407",
+    Kind.ALREADY: "7ea2950df5d743bfb27f97eac78533ba",
+    Kind.REFUSED: "f4cc5cfb95fb42bbbd8a57ea543fcff0",
+    Kind.UNDONE: "0c11269f95084b898d15dff11e5dfde5",
+    Kind.BROKEN: "330c6d0169a6476f9cbfed21a791e937",
+    Kind.GONE: "4535ae8778f04690bb2ca0aa2dd1491e",
+    Kind.STUCK: "3b4f603d88c848e78a86496b00014d4c",
+}
+TROUBLE_ID = (
+    "f2d4d6a284bb4d14bd187f8c15dc8efa"  # not about one request: configuration, sources of knowledge, the daemon itself
+)
+
+_PRIORITIES = {
+    Kind.SWITCHED: journal.LOG_NOTICE,
+    Kind.ALREADY: journal.LOG_INFO,
+    Kind.REFUSED: journal.LOG_WARNING,
+    Kind.UNDONE: journal.LOG_WARNING,
+    Kind.BROKEN: journal.LOG_CRIT,
+    Kind.GONE: journal.LOG_WARNING,
+    Kind.STUCK: journal.LOG_ERR,
+}
+
+
+WARNING: int = journal.LOG_WARNING
+
+
+def tell(outcome: Outcome) -> None:
+    request = outcome.request
+    fields = {
+        "FLAVOURD_DEVICE": str(request.device),
+        "FLAVOURD_FLAVOUR": outcome.flavour,
+        "FLAVOURD_ORIGIN": request.origin,
+        "FLAVOURD_KIND": outcome.kind,
+        "FLAVOURD_CODE": outcome.code,
+        "FLAVOURD_DRIVER": outcome.driver,
+        "FLAVOURD_CANDIDATE": outcome.candidate.module if outcome.candidate else None,
+        "FLAVOURD_UUID": request.uuid,
+        "ERRNO": outcome.errno,
+    }
+    refused = [f"FLAVOURD_REFUSED={refusal}" for refusal in outcome.refusals]
+    _send(str(outcome), MESSAGE_IDS[outcome.kind], _PRIORITIES[outcome.kind], fields, refused)
+
+
+def tell_trouble(error: FlavourError, priority: int = journal.LOG_ERR) -> None:
+    _send(str(error), TROUBLE_ID, priority, {"FLAVOURD_CODE": error.code, "ERRNO": error.errno})
+
+
+def _send(
+    message: str, message_id: str, priority: int, fields: Mapping[str, object], more: list[str] | None = None
+) -> None:
+    lines = [f"MESSAGE={message}", f"MESSAGE_ID={message_id}", f"PRIORITY={priority}", "SYSLOG_IDENTIFIER=flavourd"]
+    lines += [f"{key}={value}" for key, value in fields.items() if value is not None]
+    journal.sendv(*(line.encode(errors="surrogateescape") for line in lines + (more or [])))
+    if sys.stderr.isatty():
+        print(message, file=sys.stderr)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What became of a request, as values and in words. Outcomes never flatter: SWITCHED was read back from the kernel."""
+
+import errno
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flavourd.errors import Code
+from flavourd.request import Request
+
+
+class Source(StrEnum):
+    """Where a candidate came from, in the order in which candidates are tried."""
+
+    ALIAS = "alias"
+    SOFTDEP = "softdep"
+    UNIVERSAL = "universal"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A module that may take the device. detail: the alias that matched, or who named the module."""
+
+    module: str
+    source: Source
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.module} ({self.source})"
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A module that is not tried, and why."""
+
+    module: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.module} {self.reason}"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a candidate (or the native driver) answered. errno: of the failed step, None where no step of the kernel
+    failed.
+
+    kernel: the kernel's own log lines for this device since the step began.
+    """
+
+    who: str
+    reason: str
+    errno: int | None = None
+    kernel: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        said = f"; kernel: {' | '.join(self.kernel)}" if self.kernel else ""
+        return f"{self.who} {self.reason}{said}"
+
+
+class Kind(StrEnum):
+    """How a request ended."""
+
+    SWITCHED = "switched"  # done and read back
+    ALREADY = "already"  # it was so; nothing was touched
+    REFUSED = "refused"  # nothing was touched
+    UNDONE = "undone"  # tried; the device is exactly as it was
+    BROKEN = "broken"  # tried; and it could not be put back
+    GONE = "gone"  # the device went away meanwhile
+    STUCK = "stuck"  # the kernel has not answered within the deadline
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """driver: what holds the device now. proof: what stands in the flavour's proof directory (`vfio0`)."""
+
+    request: Request
+    kind: Kind
+    flavour: str
+    driver: str | None = None
+    before: str | None = None
+    proof: tuple[str, ...] = ()
+    candidate: Candidate | None = None
+    refusals: tuple[Refusal, ...] = ()
+    skips: tuple[Skip, ...] = ()
+    notes: tuple[str, ...] = ()
+    code: Code | None = None
+    sentence: str = ""
+    hint: str = ""
+    errno: int | None = None
+
+    def __str__(self) -> str:
+        """The whole story in one line: what is now, what each candidate answered, what to do next."""
+        parts = [self._headline()]
+        parts += map(str, self.refusals)
+        parts += self.notes
+        if self.hint:
+            parts.append(self.hint)
+        return "; ".join(parts)
+
+    def _headline(self) -> str:
+        device = self.request.device
+        match self.kind:
+            case Kind.SWITCHED:
+                head = f"{device} is in flavour {self.flavour} now: {self._holder()}, was {self.before or 'driverless'}"
+            case Kind.ALREADY:
+                head = f"{device} was in flavour {self.flavour} already: {self._holder()}"
+            case Kind.REFUSED:
+                head = f"{device} was left as it is: {self.sentence}"
+            case Kind.UNDONE:
+                head = (
+                    f"{device} did not take flavour {self.flavour} and is as it was, {self._holder()}: {self.sentence}"
+                )
+            case Kind.BROKEN:
+                head = (
+                    f"{device} took neither flavour {self.flavour} nor its way back: {self._holder()}: {self.sentence}"
+                )
+            case Kind.GONE:
+                head = f"{device} went away on the way to flavour {self.flavour}"
+            case Kind.STUCK:
+                head = f"{device} on the way to flavour {self.flavour}: {self.sentence}"
+        return f"{head} [{self.code}]" if self.code else head
+
+    def _holder(self) -> str:
+        holder = f"driver {self.driver}" if self.driver else "no driver"
+        return f"{holder} ({', '.join(self.proof)})" if self.proof else holder
+
+
+def errno_text(number: int) -> str:
+    """`EIO (Input/output error)`; EPROBE_DEFER has no name in user space."""
+    return f"{errno.errorcode.get(number, number)} ({os.strerror(number)})"

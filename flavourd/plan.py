@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""From a request and a snapshot to a plan. Pure: no file is read here and nothing is touched. Printing a plan is the
+dry run.
+"""
+
+from dataclasses import dataclass
+
+from flavourd.candidates import candidates
+from flavourd.device import Binding, Device
+from flavourd.errors import Code, FlavourError
+from flavourd.flavour import DEFAULT, FlavourOnBus, Flavours
+from flavourd.kmod import ModuleIndex
+from flavourd.outcome import Candidate, Skip
+from flavourd.record import Record
+from flavourd.request import Origin, Request
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done to one device.
+
+    already: the device is in the flavour; nothing is to be done. candidates: to be tried in this order (none on the
+    way to `default`). target: for `default`, the binding to go back to; None there means that the bus shall choose a
+    driver itself. original: the device's binding before flavourd first touched it. undo: where it returns to if this
+    fails.
+    """
+
+    request: Request
+    flavour: str
+    proof: str
+    device: Device
+    original: Binding
+    undo: Binding
+    already: bool = False
+    candidates: tuple[Candidate, ...] = ()
+    skips: tuple[Skip, ...] = ()
+    target: Binding | None = None
+    notes: tuple[str, ...] = ()
+
+
+def flavour_of(request: Request, flavours: Flavours, device: Device | None = None) -> str:
+    """Name of the flavour that a request asks for; a modalias request names it by its prefix, and the device by the
+    rest.
+    """
+    if request.origin is Origin.MODALIAS:
+        prefix, _, rest = request.wanted.partition(":")
+        if device is not None and device.modalias is not None and device.modalias.partition(":")[2] != rest:
+            raise FlavourError(
+                Code.FOREIGN_MODALIAS,
+                f"{device.id} was asked for under the modalias of other hardware, {request.wanted[:80]!r}",
+                f"its own modalias is {device.modalias}",
+            )
+        return flavours.of_alias_prefix(prefix)
+    if not request.wanted:
+        raise FlavourError(Code.EMPTY_FLAVOUR, "no flavour was named", f"known flavours: {', '.join(flavours.names)}")
+    if request.wanted != DEFAULT:
+        flavours.named(request.wanted)
+    return request.wanted
+
+
+def plan(request: Request, device: Device, flavours: Flavours, index: ModuleIndex, record: Record | None) -> Plan:
+    """Decide what a request means for a device as it is; FlavourError if nothing can be done."""
+    if not device.overridable:
+        hint = (
+            f"ask for {device.parent}, the device below it"
+            if device.parent
+            else "only buses with driver_override have flavours"
+        )
+        raise FlavourError(Code.NO_OVERRIDE, f"{device.id} has no driver_override", hint)
+    name = flavour_of(request, flavours, device)
+    if device.releasing:
+        raise FlavourError(
+            Code.RELEASING,
+            f"a driver is still letting {device.id} go",
+            "whoever holds the device open must close it; then ask again",
+        )
+    if name == DEFAULT:
+        return _plan_default(request, device, flavours, record)
+    flavour = flavours.named(name)
+    on_bus = flavour.buses.get(device.id.bus)
+    if on_bus is None:
+        raise FlavourError(
+            Code.FLAVOUR_NOT_ON_BUS,
+            f"flavour {name} says nothing about bus {device.id.bus}",
+            f"it knows {', '.join(flavour.buses) or 'no bus'}; see flavours.yaml",
+        )
+    held = bool(device.proof(flavour.proof))
+    original, undo = _roots(device, record, held)
+    if held and (record is None or record.flavour == name):
+        return Plan(request, name, flavour.proof, device, original, undo, already=True)
+    _check_takeable(device, on_bus, index)
+    found, skips = candidates(device.modalias, device.id.bus, on_bus, index)
+    if not found:
+        reasons = "; ".join(map(str, skips))
+        raise FlavourError(
+            Code.NO_CANDIDATE,
+            f"there is no driver of flavour {name} to try for {device.id}: {reasons}",
+            "lift the blacklist for one of them (modprobe.d, modprobe.blacklist=)",
+        )
+    notes = tuple(f"{warning}: variants may be missed" for warning in index.warnings)
+    return Plan(request, name, flavour.proof, device, original, undo, candidates=found, skips=skips, notes=notes)
+
+
+def _plan_default(request: Request, device: Device, flavours: Flavours, record: Record | None) -> Plan:
+    held = next((name for name in sorted(flavours.proofs) if device.proof(name)), "")
+    original, undo = _roots(device, record, bool(held))
+    if held or _still_ours(device, record):
+        # Without a record somebody else brought the device here (by hand, libvirt, driverctl): then the bus knows best.
+        target = original if record is not None else None
+        return Plan(request, DEFAULT, held, device, original, undo, target=target)
+    notes: tuple[str, ...] = ()
+    if device.binding.driver is None:
+        bus, name = device.id.bus, device.id.name
+        notes = (f"it has no driver; echo {name} > /sys/bus/{bus}/drivers_probe lets the kernel choose one",)
+    return Plan(request, DEFAULT, held, device, original, undo, already=True, notes=notes)
+
+
+def _still_ours(device: Device, record: Record | None) -> bool:
+    """Whether what flavourd did is still in force; if not, somebody has taken the device over and it is his now."""
+    return record is not None and (record.unfinished or device.binding.override == record.override)
+
+
+def _roots(device: Device, record: Record | None, held: bool) -> tuple[Binding, Binding]:
+    """(original, undo) of a device. After an interrupted switch the binding is half-way, so undoing means going back
+    to the original.
+    """
+    if record is None or not (held or _still_ours(device, record)):
+        return device.binding, device.binding
+    return record.original, record.original if record.unfinished else device.binding
+
+
+def _check_takeable(device: Device, on_bus: FlavourOnBus, index: ModuleIndex) -> None:
+    if device.bridge:
+        raise FlavourError(
+            Code.BRIDGE, f"{device.id} is a bridge", "ask for the devices behind it: bridges stay with the host"
+        )
+    if on_bus.needs_iommu_group and device.iommu_group is None and not (device.noiommu or index.noiommu):
+        raise FlavourError(
+            Code.NO_IOMMU_GROUP,
+            f"{device.id} has no IOMMU group",
+            "switch the IOMMU on in the firmware and on the kernel's command line (intel_iommu=on)",
+        )

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""From YAML text to dataclasses, with every error at its place.
+
+Works on the node tree of `yaml.compose`, not on loaded values: PyYAML would turn `0x10de` into 4318 and `no` into
+False, and would take duplicate keys in silence. A value's type comes from the dataclass alone; a text is what stands
+in the file.
+"""
+
+import difflib
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+class DecodeError(Exception):
+    """All problems of one file."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+def decode(text: str, wanted: type[T], file: str) -> T:
+    """Decode one YAML document into the dataclass `wanted`; DecodeError lists everything that is wrong with it."""
+    decoder = _Decoder(file)
+    try:
+        node = _Loader.compose_whole(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        decoder.problem(mark, " ".join(filter(None, (error.context, error.problem))))
+    except yaml.YAMLError as error:  # a character that YAML does not allow: it has no mark
+        decoder.problem(None, str(error).replace("\n", " "))
+    else:
+        if node is None:
+            decoder.problem(None, "the file is empty")
+        else:
+            value = decoder.decode(node, wanted)
+            if not decoder.problems:
+                return value  # type: ignore[no-any-return]
+    raise DecodeError(decoder.problems)
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes and refuses aliases: nobody needs them here, and a few lines of them can stand for gigabytes."""
+
+    @classmethod
+    def compose_whole(cls, text: str) -> yaml.Node | None:
+        loader = cls(text)
+        try:
+            return loader.get_single_node()
+        finally:
+            loader.dispose()  # type: ignore[no-untyped-call]
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not accepted here", event.start_mark)
+        return super().compose_node(parent, index)
+
+
+class _Decoder:
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+
+    def problem(self, mark: Any, message: str) -> Any:
+        """Note it; returns None, the value of what cannot be decoded."""
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        self.problems.append(Problem(self.file, line, column, message))
+        return None
+
+    def decode(self, node: yaml.Node, wanted: Any) -> Any:
+        """The value, or None after a problem was noted (the caller looks at `problems` in the end)."""
+        origin = get_origin(wanted)
+        if origin in (Union, types.UnionType):  # X | None: absence is told by leaving the key out
+            (wanted,) = (arg for arg in get_args(wanted) if arg is not type(None))
+            return self.decode(node, wanted)
+        if is_dataclass(wanted):
+            return self._dataclass(node, wanted)
+        if origin is Mapping:
+            item_type = get_args(wanted)[1]
+            return self._mapping(node, lambda _name, _key: item_type)
+        if origin is tuple:
+            if not isinstance(node, yaml.SequenceNode):
+                return self.problem(node.start_mark, "a list is expected here")
+            return tuple(self.decode(item, get_args(wanted)[0]) for item in node.value)
+        return self._scalar(node, wanted)
+
+    def _scalar(self, node: yaml.Node, wanted: Any) -> Any:
+        expected = {str: "a text", bool: "true or false", int: "a whole number"}[wanted]
+        if isinstance(node, yaml.ScalarNode):
+            text: str = node.value
+            if wanted is str and (text or node.style) and node.tag != "tag:yaml.org,2002:null":
+                return text
+            if wanted is bool and not node.style and text in ("true", "false"):
+                return text == "true"
+            if wanted is int and not node.style and text.isascii() and text.lstrip("-").isdecimal() and len(text) < 19:
+                return int(text)
+        return self.problem(node.start_mark, f"{expected} is expected here")
+
+    def _mapping(self, node: yaml.Node, type_of: Callable[[str, yaml.Node], Any]) -> dict[str, Any] | None:
+        """Decode each entry to the type that `type_of` gives for its key; entries for which it gives None are left
+        out.
+        """
+        if not isinstance(node, yaml.MappingNode):
+            return self.problem(node.start_mark, "a mapping (key: value) is expected here")  # type: ignore[no-any-return]
+        result: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self.problem(key.start_mark, "a key must be a plain text")
+            elif key.value in result:
+                self.problem(key.start_mark, f"{key.value!r} stands here a second time")
+            elif wanted := type_of(key.value, key):
+                result[key.value] = self.decode(value, wanted)
+        return result
+
+    def _dataclass(self, node: yaml.Node, wanted: Any) -> Any:
+        hints = get_type_hints(wanted)
+
+        def type_of(name: str, key: yaml.Node) -> Any:
+            if name not in hints:
+                close = difflib.get_close_matches(name, hints, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(hints)}"
+                self.problem(key.start_mark, f"{name!r} is not known here{hint}")
+            return hints.get(name)
+
+        values = self._mapping(node, type_of)
+        if values is None:
+            return None
+        missing = [
+            f.name
+            for f in fields(wanted)
+            if f.default is MISSING and f.default_factory is MISSING and f.name not in values
+        ]
+        for name in missing:
+            self.problem(node.start_mark, f"{name!r} is missing")
+        if missing or None in values.values():
+            return None
+        try:
+            return wanted(**values)
+        except ValueError as error:  # the dataclass has rules of its own
+            return self.problem(node.start_mark, str(error))

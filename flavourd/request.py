@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What somebody wants: one device in one flavour. Whatever its origin, every request goes the same way."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flavourd.device import DeviceId
+
+
+class Origin(StrEnum):
+    """Where a request came from; the values also stand in udev/90-flavourd.rules."""
+
+    ATTRIBUTE = "attribute"  # driver_flavour of the kernel module: DRIVER_FLAVOUR=
+    UEVENT = "uevent"  # a synthetic uevent: SYNTH_ARG_FLAVOUR=
+    MODALIAS = "modalias"  # a modalias with a flavour's prefix
+    RULE = "rule"  # an admin's own udev rule: ENV{FLAVOUR}=
+    RECOVERY = "recovery"  # what a daemon that died had begun
+
+
+@dataclass(frozen=True)
+class Request:
+    """flavour: its name. wanted: what was literally asked for where that is more than a name (the modalias of
+    Origin.MODALIAS).
+
+    uuid: SYNTH_UUID of a synthetic uevent, told with the outcome so that whoever asked can find the answer.
+    """
+
+    device: DeviceId
+    wanted: str
+    origin: Origin
+    uuid: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.device} -> {self.wanted} ({self.origin})"

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The only reader of devices in sysfs and the only writer of their bindings.
+
+Reads of some attributes and every write take the device's lock in the kernel and may sleep for as long as a driver's
+probe() or remove() does, beyond the reach of signals. Therefore nothing here is called from the daemon itself, only
+from its workers.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from flavourd.device import Binding, Device, DeviceId, GroupMember
+from flavourd.errors import Code, FlavourError
+
+# How the kernel prints an override that is not set (drivers/base: sysfs_emit("%s\n", NULL)); AP queues print nothing.
+_UNSET = ("", "(null)")
+# A write of zero bytes does nothing; the kernel cuts the text at the newline and finds it empty
+# (driver_set_override()).
+_CLEAR = "\n"
+
+
+class Sysfs:
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._sys = root / "sys"
+
+    # --- reading
+
+    def device(self, device: DeviceId, proofs: Iterable[str]) -> Device:
+        """Snapshot of `device` with the entries of the `proofs` directories; FlavourError(NO_DEVICE) if it is not
+        there.
+        """
+        path = self._path(device)
+        override = _text(path / "driver_override")
+        driver = _link_name(path / "driver")
+        group = _link_name(path / "iommu_group")
+        return Device(
+            id=device,
+            binding=Binding(
+                driver=driver,
+                module=_link_name(path / "driver" / "module"),
+                override=None if override in _UNSET else override,
+            ),
+            instance=path.stat().st_ino,
+            modalias=_text(path / "modalias"),
+            overridable=override is not None,
+            # drivers/pci/pci-sysfs.c shows this attribute for header types 1 (bridge) and 2 (CardBus) only.
+            bridge=(path / "secondary_bus_number").exists(),
+            # device_release_driver() drops the link first and the name in `uevent` last.
+            releasing=driver is None and _uevent_driver(path) is not None,
+            noiommu=_text(self._sys / "module/vfio/parameters/enable_unsafe_noiommu_mode") in ("Y", "1"),
+            iommu_group=group,
+            group_members=tuple(self._group_members(path, proofs)) if group else (),
+            proofs=tuple((name, _entries(path / name)) for name in proofs),
+            parent=_device_id(path / "device") if (path / "device").is_dir() else None,
+        )
+
+    def exists(self, device: DeviceId) -> bool:
+        return (self._sys / "bus" / device.bus / "devices" / device.name).exists()
+
+    def driver(self, device: DeviceId) -> str | None:
+        return _link_name(self._bus_path(device) / "driver")
+
+    def override(self, device: DeviceId) -> str | None:
+        override = _text(self._bus_path(device) / "driver_override")
+        return None if override in _UNSET else override
+
+    def proof(self, device: DeviceId, directory: str) -> tuple[str, ...]:
+        return _entries(self._bus_path(device) / directory)
+
+    def module_drivers(self, module: str, bus: str) -> tuple[str, ...]:
+        """Drivers that a loaded module has registered on a bus; the module's name alone does not tell them (vfio_pci,
+        vfio-pci).
+        """
+        links = _entries(self._sys / "module" / module.replace("-", "_") / "drivers")
+        found = tuple(link.partition(":")[2] for link in links if link.startswith(f"{bus}:"))
+        # Before 6.12 a built-in module may have no such links: then only the usual two spellings are left.
+        return found or tuple(
+            name for name in dict.fromkeys((module, module.replace("_", "-"))) if self.driver_exists(bus, name)
+        )
+
+    def module_loaded(self, module: str) -> bool:
+        return (self._sys / "module" / module.replace("-", "_")).is_dir()
+
+    def driver_exists(self, bus: str, driver: str) -> bool:
+        return (self._sys / "bus" / bus / "drivers" / driver).is_dir()
+
+    # --- writing: each raises OSError with the errno of the kernel
+
+    def write_override(self, device: DeviceId, driver: str | None) -> None:
+        """Setting an override neither unbinds nor probes; `None` clears it."""
+        _write(self._bus_path(device) / "driver_override", driver or _CLEAR)
+
+    def unbind(self, device: DeviceId, driver: str) -> None:
+        """Returns when the driver's remove() has; ENODEV if the device is not bound to `driver`."""
+        _write(self._sys / "bus" / device.bus / "drivers" / driver / "unbind", device.name)
+
+    def bind(self, device: DeviceId, driver: str) -> None:
+        """The only verb that gives back probe's own errno; EAGAIN is a deferred probe, ENODEV may also be «no match»."""
+        _write(self._sys / "bus" / device.bus / "drivers" / driver / "bind", device.name)
+
+    def probe(self, device: DeviceId) -> None:
+        """Let the bus find a driver as it would for a new device. Success says nothing: read the `driver` link
+        afterwards.
+        """
+        _write(self._sys / "bus" / device.bus / "drivers_probe", device.name)
+
+    # ---
+
+    def _bus_path(self, device: DeviceId) -> Path:
+        return self._sys / "bus" / device.bus / "devices" / device.name
+
+    def _path(self, device: DeviceId) -> Path:
+        for path in (self._bus_path(device), self._sys / "class" / device.bus / device.name):
+            if path.exists():
+                return path
+        raise FlavourError(
+            Code.NO_DEVICE, f"there is no device {device}", "it may have been unplugged; see /sys/bus/*/devices"
+        )
+
+    def _group_members(self, path: Path, proofs: Iterable[str]) -> Iterable[GroupMember]:
+        own = path.resolve()
+        for name in _entries(path / "iommu_group/devices"):
+            member = path / "iommu_group/devices" / name
+            if (id_ := _device_id(member)) and member.resolve() != own:
+                claimed = any(_entries(member / proof) for proof in proofs)
+                yield GroupMember(id_, _link_name(member / "driver"), claimed)
+
+
+def _text(path: Path) -> str | None:
+    """Content of an attribute without its newline; None if it is absent."""
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _entries(directory: Path) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(os.listdir(directory)))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+
+
+def _link_name(link: Path) -> str | None:
+    try:
+        return link.readlink().name
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _device_id(path: Path) -> DeviceId | None:
+    bus = _link_name(path / "subsystem")
+    return DeviceId(bus, path.resolve().name) if bus else None
+
+
+def _uevent_driver(path: Path) -> str | None:
+    for line in (_text(path / "uevent") or "").splitlines():
+        if line.startswith("DRIVER="):
+            return line.removeprefix("DRIVER=")
+    return None
+
+
+def _write(path: Path, text: str) -> None:
+    # One write(2) of the whole text: sysfs takes every write as a new value.
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode(errors="surrogateescape"))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        os.close(fd)
