@@ -11,6 +11,7 @@ RUN := $(VENV)/bin/python
 
 LIB := $(DESTDIR)$(PREFIX)/lib
 SBIN := $(DESTDIR)$(PREFIX)/sbin
+DOC := $(DESTDIR)$(PREFIX)/share/doc/flavourd
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test unit lint format demo vm vm-test image install uninstall clean
@@ -49,7 +50,7 @@ build/.setup: tests/setup.sh pyproject.toml
 	@touch $@
 
 install: ## put flavourd in place: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/etc)
-	install -d $(SBIN) $(LIB)/flavourd/python/flavourd/policy $(LIB)/udev/rules.d $(LIB)/systemd/system $(LIB)/systemd/catalog $(DESTDIR)$(SYSCONFDIR)/flavourd
+	install -d $(SBIN) $(LIB)/flavourd/python/flavourd/policy $(LIB)/udev/rules.d $(LIB)/systemd/system $(LIB)/systemd/catalog $(DOC) $(DESTDIR)$(SYSCONFDIR)/flavourd
 	install -m 644 flavourd/*.py $(LIB)/flavourd/python/flavourd
 	install -m 644 flavourd/policy/*.py $(LIB)/flavourd/python/flavourd/policy
 	$(if $(DESTDIR),,$(PYTHON) -m compileall -q $(LIB)/flavourd/python)
@@ -57,11 +58,12 @@ install: ## put flavourd in place: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/et
 	chmod 755 $(SBIN)/flavourd
 	install -m 644 config/flavours.yaml $(LIB)/flavourd/flavours.yaml
 	install -m 644 udev/90-flavourd.rules $(LIB)/udev/rules.d
-	sed 's,/usr/sbin/,$(PREFIX)/sbin/,' systemd/flavourd.service > $(LIB)/systemd/system/flavourd.service
+	sed 's,/usr/sbin/,$(PREFIX)/sbin/,; s,/usr/share/,$(PREFIX)/share/,' systemd/flavourd.service > $(LIB)/systemd/system/flavourd.service
 	install -m 644 systemd/flavourd.catalog $(LIB)/systemd/catalog
+	install -m 644 README.md docs/errors.md $(DOC)
 
 uninstall: ## take away what install has put in place
-	rm -rf $(LIB)/flavourd
+	rm -rf $(LIB)/flavourd $(DOC)
 	rm -f $(SBIN)/flavourd $(LIB)/udev/rules.d/90-flavourd.rules $(LIB)/systemd/system/flavourd.service $(LIB)/systemd/catalog/flavourd.catalog
 
 clean: ## remove build/ (the cached image stays in ~/.cache/flavourd)

@@ -32,7 +32,7 @@ class Journal:
         """FlavourError(RECORD) if the file is no record; it was set aside then and the device counts as never
         touched.
         """
-        file = self._records / _file_name(device)
+        file = self._record_file(device)
         try:
             record = Record.from_json(file.read_text(encoding="utf-8"))
             if record.device != device:
@@ -50,10 +50,10 @@ class Journal:
         return record
 
     def save(self, record: Record) -> None:
-        _write(self._records / _file_name(record.device), record.to_json())
+        _write(self._record_file(record.device), record.to_json())
 
     def drop(self, device: DeviceId) -> None:
-        (self._records / _file_name(device)).unlink(missing_ok=True)
+        self._record_file(device).unlink(missing_ok=True)
 
     def recorded(self) -> Iterator[DeviceId]:
         """Devices that have a record."""
@@ -87,9 +87,14 @@ class Journal:
         finally:
             os.close(fd)
 
+    # ---
+
+    def _record_file(self, device: DeviceId) -> Path:
+        return self._records / f"{_file_name(device)}.json"
+
 
 def _file_name(device: DeviceId) -> str:
-    return f"{device.bus}:{device.name}.json"
+    return f"{device.bus}:{device.name}"
 
 
 def _write(file: Path, text: str) -> None:

@@ -96,7 +96,7 @@ class Sysfs:
         _write(self._sys / "bus" / device.bus / "drivers" / driver / "unbind", device.name)
 
     def bind(self, device: DeviceId, driver: str) -> None:
-        """The only verb that gives back probe's own errno; EAGAIN is a deferred probe, ENODEV may also be «no match»."""
+        """The only verb that gives back probe's own errno. EAGAIN: probe is deferred; ENODEV: or nothing matched."""
         _write(self._sys / "bus" / device.bus / "drivers" / driver / "bind", device.name)
 
     def probe(self, device: DeviceId) -> None:

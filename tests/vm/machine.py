@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a test holds in its hand: a running machine, where it can run, read, write, plug and wait."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import devices
+from .agent import AgentError
+from .qemu import Qemu
+
+_SYSFS = "/sys/bus/pci/devices"
+
+# One loop in the guest: asking from outside would cost a round trip each time. `read` needs no process, `date` would.
+_WAIT = """
+read -r now _ </proc/uptime
+end=$((${now%.*} + $2))
+until out=$( (eval "$1") 2>&1); do
+    read -r now _ </proc/uptime
+    [ "${now%.*}" -lt "$end" ] || { printf '%s\\n' "$out"; exit 1; }
+    sleep 0.05
+done
+printf '%s' "$out"
+"""
+# Where the guest's programs hang, for whoever reads that a command did not end.
+_HANGING = "ps -eo pid,ppid,stat,wchan:32,args --sort=pid | awk 'NR == 1 || $3 ~ /^D/ || !/\\[.*\\]$/'"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a program left."""
+
+    rc: int
+    out: str
+    err: str
+
+
+class CommandError(AssertionError):
+    """A command in the guest failed or did not end."""
+
+
+class Running:
+    """A program in the guest's background."""
+
+    def __init__(self, qemu: Qemu, text: str, pid: int) -> None:
+        self._qemu, self._text, self.pid = qemu, text, pid
+        self._done: Done | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._done is None and not self._look()
+
+    def wait(self, timeout: float = 60) -> Done:
+        """Wait for its end; raise CommandError, with what hangs in the guest, when it does not come."""
+        if self._done is None:
+            try:
+                self._keep(self._qemu.agent.wait(self.pid, timeout))
+            except TimeoutError:
+                raise CommandError(f"did not end within {timeout:g} s: {self._text}\n{self._hanging()}") from None
+        assert self._done
+        return self._done
+
+    def _look(self) -> bool:
+        if result := self._qemu.agent.ended(self.pid):
+            self._keep(result)
+        return result is not None
+
+    def _keep(self, result: tuple[int, bytes, bytes]) -> None:
+        rc, out, err = result
+        self._done = Done(rc, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def _hanging(self) -> str:
+        agent = self._qemu.agent
+        try:
+            return agent.wait(agent.execute(["sh", "-c", _HANGING]), 20)[1].decode(errors="replace")
+        except (AgentError, OSError) as error:
+            return f"and the guest does not answer any more: {error}"
+
+
+class Machine:
+    """A running machine, reached through its agent and its monitor."""
+
+    def __init__(self, qemu: Qemu, timeout: float = 60) -> None:
+        """Wait up to `timeout` seconds until the guest answers."""
+        self.qemu = qemu
+        qemu.agent.sync(timeout)
+        self._plugged: dict[str, str] = {}
+
+    def run(
+        self, command: str | list[str], *, check: bool = True, timeout: float = 60, input: bytes | str | None = None
+    ) -> Done:
+        """Run a program (a str goes to sh -c) and return what it left; with `check`, CommandError unless rc is 0."""
+        done = self.start(command, input=input).wait(timeout)
+        if check and done.rc:
+            raise CommandError(f"rc {done.rc}: {_text(command)}\n--- out\n{done.out}\n--- err\n{done.err}")
+        return done
+
+    def start(self, command: str | list[str], *, input: bytes | str | None = None) -> Running:
+        """Start a program and leave it running."""
+        words = ["/bin/sh", "-c", command] if isinstance(command, str) else command
+        stdin = input.encode() if isinstance(input, str) else input
+        return Running(self.qemu, _text(command), self.qemu.agent.execute(words, stdin))
+
+    def read(self, path: str) -> bytes:
+        return self.qemu.agent.read(path)
+
+    def write(self, path: str, data: bytes | str, mode: int | None = None) -> None:
+        self.qemu.agent.write(path, data.encode() if isinstance(data, str) else data)
+        if mode is not None:
+            self.run(["chmod", f"{mode:o}", path])
+
+    def wait_for(self, command: str, timeout: float = 30) -> Done:
+        """Repeat a shell condition in the guest until it is true; its last output is in the result or the error."""
+        done = self.start(["/bin/sh", "-c", _WAIT, "sh", command, f"{timeout:.0f}"]).wait(timeout + 30)
+        if done.rc:
+            raise CommandError(f"not true within {timeout:g} s: {command}\n--- last output\n{done.out}{done.err}")
+        return done
+
+    def qmp(self, command: str, **arguments: Any) -> Any:
+        return self.qemu.qmp(command, **arguments)
+
+    def plug(self, driver: str, *, bus: str | None = None, id: str | None = None, **properties: Any) -> str:
+        """Plug a device in a free port (the first, or `bus`), wait until the kernel shows it, return its address.
+
+        Its id is `id`, or the port's name with "-device". An underscore in a property's name that QEMU spells with a
+        dash is the caller's to avoid: pass such a property as **{"disable-legacy": "on"}.
+        """
+        taken = set(self._plugged.values())
+        port = bus or next(name for name, address in devices.FREE_PORTS.items() if address not in taken)
+        identity = id or f"{port}-device"
+        self.qmp("device_add", driver=driver, bus=port, id=identity, **properties)
+        self._plugged[identity] = address = devices.FREE_PORTS[port]
+        self.wait_for(f"test -e {_SYSFS}/{address}")
+        return address
+
+    def unplug(self, id: str) -> None:
+        """Take out a device and wait until QEMU and the kernel have lost it."""
+        self.qmp("device_del", id=id)
+        self.qemu.wait_event("DEVICE_DELETED", device=id)
+        self.wait_for(f"! test -e {_SYSFS}/{self._plugged.pop(id)}")
+
+    def plug_nvme(self, vfs: int = 0) -> str:
+        """Plug an SR-IOV NVMe controller, make so many of its 8 VFs once nvme has it, and return its address."""
+        address = self.plug(
+            "nvme",
+            serial="flavourd",
+            subsys=devices.NVME_SUBSYSTEM,
+            sriov_max_vfs=8,
+            sriov_vq_flexible=16,
+            sriov_vi_flexible=8,
+        )
+        self.wait_for(f"readlink {_SYSFS}/{address}/driver | grep -qx '.*/nvme'")
+        if vfs:
+            self.run(f"echo {vfs} > {_SYSFS}/{address}/sriov_numvfs")
+            self.wait_for(f"test -e {_SYSFS}/{address}/virtfn{vfs - 1}")
+        return address
+
+    def virtual_functions(self, address: str) -> list[str]:
+        """Return the addresses of a device's VFs, in their order."""
+        links = self.run(f"for n in $(seq 0 255); do readlink {_SYSFS}/{address}/virtfn$n || break; done").out
+        return [Path(link).name for link in links.split()]
+
+    def driver(self, address: str) -> str | None:
+        """Return the name of the driver that has the device, or None."""
+        link = self.run(f"readlink {_SYSFS}/{address}/driver", check=False).out.strip()
+        return Path(link).name if link else None
+
+    def evidence(self, folder: Path) -> None:
+        """Put the machine's own account of what happened in a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "console.log").write_bytes(self.qemu.console_log.read_bytes())
+        for name, command in {
+            "journal.txt": "journalctl -o short-monotonic -b --no-pager",
+            "dmesg.txt": "dmesg",
+            "processes.txt": _HANGING,
+        }.items():
+            try:
+                self.qemu.agent.sync(10)  # an answer that came too late may still be in the channel
+                text = self.run(command, check=False, timeout=20).out
+            except (
+                AgentError,
+                CommandError,
+                OSError,
+            ) as error:  # what it told before it hung is kept
+                text = f"not to be had: {error}\n"
+            (folder / name).write_text(text)
+
+
+def _text(command: str | list[str]) -> str:
+    return command if isinstance(command, str) else shlex.join(command)
