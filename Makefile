@@ -9,6 +9,9 @@ PYTHON ?= /usr/bin/python3
 VENV := build/venv
 RUN := $(VENV)/bin/python
 
+# Where modprobe and mke2fs are for users who are not root.
+export PATH := $(PATH):/usr/sbin:/sbin
+
 LIB := $(DESTDIR)$(PREFIX)/lib
 SBIN := $(DESTDIR)$(PREFIX)/sbin
 DOC := $(DESTDIR)$(PREFIX)/share/doc/flavourd
@@ -61,6 +64,7 @@ install: ## put flavourd in place: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/et
 	sed 's,/usr/sbin/,$(PREFIX)/sbin/,; s,/usr/share/,$(PREFIX)/share/,' systemd/flavourd.service > $(LIB)/systemd/system/flavourd.service
 	install -m 644 systemd/flavourd.catalog $(LIB)/systemd/catalog
 	install -m 644 README.md docs/errors.md $(DOC)
+	$(if $(DESTDIR),,journalctl --update-catalog && udevadm control --reload && systemctl daemon-reload)
 
 uninstall: ## take away what install has put in place
 	rm -rf $(LIB)/flavourd $(DOC)

@@ -37,7 +37,7 @@ def main() -> int:
     except FlavourError as error:
         logs.tell_trouble(error)
         print(error, file=sys.stderr)
-        return 1
+        return os.EX_CONFIG
     return 0 if ended_well else 1
 
 

@@ -14,7 +14,8 @@ from flavourd.flavour import FlavourOnBus
 from flavourd.kmod import ModuleIndex, module_name
 from flavourd.outcome import Candidate, Skip, Source
 
-Specificity = tuple[bool, ...]
+# Device tables have seven fields at most (PCI); what a pattern does not spell out, its trailing `*` leaves open.
+_FIELDS = 8
 
 
 def candidates(
@@ -35,7 +36,7 @@ def candidates(
             skips[module] = Skip(module, "has a table that does not list this device")
     for module in index.soft_pre.get(flavour.universal.module, ()):
         prefixes = index.table_prefixes.get(module, frozenset())
-        if any(module == c.module for c in found) or module in skips:
+        if module == universal or module in skips or any(module == c.module for c in found):
             continue
         if flavour.alias_prefix in prefixes:
             skips[module] = Skip(module, "has a table that does not list this device")
@@ -69,14 +70,15 @@ def _by_table(modalias: str | None, flavour: FlavourOnBus, index: ModuleIndex) -
             yield module, ""
 
 
-def specificity(pattern: str) -> Specificity:
+def specificity(pattern: str) -> tuple[bool, ...]:
     """Sort key, the closest first: for each field in the alias's own order (vendor, device, … class last) whether it
     is a wildcard.
 
     Fields are a lower-case key and its value, as scripts/mod/file2alias.c writes them: `v00008086d*sv*sd*bc02sc00i*`.
     """
     fields = re.findall(r"[a-z]+([^a-z]+)", pattern.partition(":")[2])
-    return tuple(any(sign in value for sign in "*?[") for value in fields)
+    open_fields = [any(sign in value for sign in "*?[") for value in fields]
+    return tuple(open_fields + [True] * (_FIELDS - len(open_fields)))
 
 
 def _normal(alias: str) -> str:

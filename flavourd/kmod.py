@@ -140,11 +140,7 @@ class Kmod:
             table_prefixes={
                 module: _prefixes_of(module, table, builtin) for modules in soft_pre.values() for module in modules
             },
-            noiommu=any(
-                words[:2] == ["options", "vfio"]
-                and {"enable_unsafe_noiommu_mode=1", "enable_unsafe_noiommu_mode=Y"} & set(words[2:])
-                for words in config
-            ),
+            noiommu=_noiommu(config),
             warnings=tuple(warnings),
         )
 
@@ -214,6 +210,18 @@ def _prefixes_of(module: str, table: str, builtin: str) -> frozenset[str]:
     spelling = re.escape(module).replace("_", "[-_]")
     lines = re.findall(rf"^alias ([^:\s]+):\S* {spelling}$", table, re.MULTILINE)
     return frozenset(lines + re.findall(rf"(?:\A|\0){spelling}\.alias=([^:\0]+):", builtin))
+
+
+def _noiommu(config: list[list[str]]) -> bool:
+    """Whether vfio will be loaded with its unsafe no-IOMMU mode; the last word wins."""
+    values = [
+        (value or "y")[:2].lower()
+        for words in config
+        if words[:2] == ["options", "vfio"]
+        for option, _, value in (word.partition("=") for word in words[2:])
+        if option == "enable_unsafe_noiommu_mode"
+    ]
+    return bool(values) and (values[-1][0] in "1yt" or values[-1] == "on")
 
 
 def _soft_pre(words: list[str]) -> list[str]:

@@ -52,7 +52,11 @@ def flavour_of(request: Request, flavours: Flavours, device: Device | None = Non
             )
         return flavours.of_alias_prefix(prefix)
     if not request.wanted:
-        raise FlavourError(Code.EMPTY_FLAVOUR, "no flavour was named", f"known flavours: {', '.join(flavours.names)}")
+        raise FlavourError(
+            Code.EMPTY_FLAVOUR,
+            "no flavour was named, or one too long for udev",
+            f"known flavours: {', '.join(flavours.names)}",
+        )
     if request.wanted != DEFAULT:
         flavours.named(request.wanted)
     return request.wanted

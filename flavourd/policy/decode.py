@@ -7,6 +7,7 @@ in the file.
 """
 
 import difflib
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -46,8 +47,9 @@ def decode(text: str, wanted: type[T], file: str) -> T:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         decoder.problem(mark, " ".join(filter(None, (error.context, error.problem))))
-    except yaml.YAMLError as error:  # a character that YAML does not allow: it has no mark
-        decoder.problem(None, str(error).replace("\n", " "))
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        # Characters that YAML does not allow, escapes that stand for none, brackets without end: these have no mark.
+        decoder.problem(None, " ".join(str(error).split()))
     else:
         if node is None:
             decoder.problem(None, "the file is empty")
@@ -112,7 +114,7 @@ class _Decoder:
                 return text
             if wanted is bool and not node.style and text in ("true", "false"):
                 return text == "true"
-            if wanted is int and not node.style and text.isascii() and text.lstrip("-").isdecimal() and len(text) < 19:
+            if wanted is int and not node.style and re.fullmatch(r"-?[0-9]{1,18}", text):
                 return int(text)
         return self.problem(node.start_mark, f"{expected} is expected here")
 

@@ -7,6 +7,7 @@ import sys
 import time
 
 from . import layers
+from .demo import demo
 from .machine import Machine
 from .qemu import Qemu, State
 
@@ -17,9 +18,12 @@ def main() -> None:
     verbs.add_parser("prepare", help="build what is missing of all layers, with the time of each")
     shell = verbs.add_parser("shell", help="a root shell in a fresh machine with flavourd installed")
     shell.add_argument("--booted", action="store_true", help="take the machine without flavourd")
+    verbs.add_parser("demo", help="flavourd at work, live")
     options = parser.parse_args()
     if options.verb == "prepare":
         prepare()
+    elif options.verb == "demo":
+        show()
     else:
         open_shell(layers.booted(say) if options.booted else layers.installed(say))
 
@@ -41,6 +45,12 @@ def open_shell(state: State) -> None:
         say("Ctrl-] leaves and ends the machine; press Enter for the prompt")
         terminal = "-,raw,echo=0,escape=0x1d" if sys.stdin.isatty() else "-"
         subprocess.run(["socat", terminal, f"UNIX-CONNECT:{qemu.console}"], check=False)
+
+
+def show() -> None:
+    state = layers.installed(say)
+    with Qemu(state.image, state.disk, state) as qemu:
+        demo(Machine(qemu))
 
 
 _START = time.monotonic()

@@ -10,15 +10,16 @@ from .machine import Machine
 
 PCI = "/sys/bus/pci/devices"
 
-# Anybody with CAP_SYS_ADMIN may hand the kernel a ready-made uevent, which it sends on as its own, with any keys and any
-# characters (lib/kobject_uevent.c:uevent_net_rcv_skb()); this is how a kernel module's events are tried on a stock kernel.
+# Anybody with CAP_SYS_ADMIN may hand the kernel a ready-made uevent, which it sends on as its own, with any keys and
+# characters (lib/kobject_uevent.c:uevent_net_rcv_skb()): so a kernel module's events are tried on a stock kernel.
 _INJECT = """
-import os, socket, sys
+import os, socket, struct, sys
 path = os.path.realpath(sys.argv[1]).removeprefix("/sys")
 subsystem = os.path.basename(os.path.realpath(sys.argv[1] + "/subsystem"))
 keys = [f"ACTION={sys.argv[2]}", f"DEVPATH={path}", f"SUBSYSTEM={subsystem}", *sys.argv[3:]]
 message = b"\\0".join([os.fsencode(text) for text in (f"{sys.argv[2]}@{path}", *keys)]) + b"\\0"
-socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15).sendto(message, (0, 0))
+header = struct.pack("=IHHII", 16 + len(message), 0x10, 1, 0, 0)  # nlmsghdr: first free type, NLM_F_REQUEST
+socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15).sendto(header + message, (0, 0))
 """
 
 

@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 
 from .cache import Tell, built, digest
+from .hardware import arguments
 from .image import image
 from .machine import Machine
-from .qemu import Qemu, State, arguments
+from .qemu import Qemu, State
 
 REPOSITORY = Path(__file__).parents[2]
 _MTIME = 1_700_000_000  # any fixed time: the same files must make the same tar

@@ -2,13 +2,15 @@
 """What a test holds in its hand: a running machine, where it can run, read, write, plug and wait."""
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import devices
 from .agent import AgentError
+from .program import HANGING, CommandError, Done, Running
 from .qemu import Qemu
+
+__all__ = ["CommandError", "Done", "Machine", "Running"]
 
 _SYSFS = "/sys/bus/pci/devices"
 
@@ -23,59 +25,6 @@ until out=$( (eval "$1") 2>&1); do
 done
 printf '%s' "$out"
 """
-# Where the guest's programs hang, for whoever reads that a command did not end.
-_HANGING = "ps -eo pid,ppid,stat,wchan:32,args --sort=pid | awk 'NR == 1 || $3 ~ /^D/ || !/\\[.*\\]$/'"
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a program left."""
-
-    rc: int
-    out: str
-    err: str
-
-
-class CommandError(AssertionError):
-    """A command in the guest failed or did not end."""
-
-
-class Running:
-    """A program in the guest's background."""
-
-    def __init__(self, qemu: Qemu, text: str, pid: int) -> None:
-        self._qemu, self._text, self.pid = qemu, text, pid
-        self._done: Done | None = None
-
-    @property
-    def running(self) -> bool:
-        return self._done is None and not self._look()
-
-    def wait(self, timeout: float = 60) -> Done:
-        """Wait for its end; raise CommandError, with what hangs in the guest, when it does not come."""
-        if self._done is None:
-            try:
-                self._keep(self._qemu.agent.wait(self.pid, timeout))
-            except TimeoutError:
-                raise CommandError(f"did not end within {timeout:g} s: {self._text}\n{self._hanging()}") from None
-        assert self._done
-        return self._done
-
-    def _look(self) -> bool:
-        if result := self._qemu.agent.ended(self.pid):
-            self._keep(result)
-        return result is not None
-
-    def _keep(self, result: tuple[int, bytes, bytes]) -> None:
-        rc, out, err = result
-        self._done = Done(rc, out.decode(errors="replace"), err.decode(errors="replace"))
-
-    def _hanging(self) -> str:
-        agent = self._qemu.agent
-        try:
-            return agent.wait(agent.execute(["sh", "-c", _HANGING]), 20)[1].decode(errors="replace")
-        except (AgentError, OSError) as error:
-            return f"and the guest does not answer any more: {error}"
 
 
 class Machine:
@@ -100,7 +49,7 @@ class Machine:
         """Start a program and leave it running."""
         words = ["/bin/sh", "-c", command] if isinstance(command, str) else command
         stdin = input.encode() if isinstance(input, str) else input
-        return Running(self.qemu, _text(command), self.qemu.agent.execute(words, stdin))
+        return Running(self.qemu.agent, _text(command), self.qemu.agent.execute(words, stdin))
 
     def read(self, path: str) -> bytes:
         return self.qemu.agent.read(path)
@@ -123,8 +72,8 @@ class Machine:
     def plug(self, driver: str, *, bus: str | None = None, id: str | None = None, **properties: Any) -> str:
         """Plug a device in a free port (the first, or `bus`), wait until the kernel shows it, return its address.
 
-        Its id is `id`, or the port's name with "-device". An underscore in a property's name that QEMU spells with a
-        dash is the caller's to avoid: pass such a property as **{"disable-legacy": "on"}.
+        Its id is `id`, or the port's name with "-device". A property that QEMU spells with a dash goes as
+        **{"disable-legacy": "on"}.
         """
         taken = set(self._plugged.values())
         port = bus or next(name for name, address in devices.FREE_PORTS.items() if address not in taken)
@@ -173,16 +122,12 @@ class Machine:
         for name, command in {
             "journal.txt": "journalctl -o short-monotonic -b --no-pager",
             "dmesg.txt": "dmesg",
-            "processes.txt": _HANGING,
+            "processes.txt": HANGING,
         }.items():
             try:
                 self.qemu.agent.sync(10)  # an answer that came too late may still be in the channel
                 text = self.run(command, check=False, timeout=20).out
-            except (
-                AgentError,
-                CommandError,
-                OSError,
-            ) as error:  # what it told before it hung is kept
+            except (AgentError, CommandError, OSError) as error:  # what it told before is kept
                 text = f"not to be had: {error}\n"
             (folder / name).write_text(text)
 

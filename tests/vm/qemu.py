@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The machine's process: its command line, its start (cold or from a saved state), its saving and its end."""
+"""The machine's process: its start (cold or from a saved state), its monitor, its saving and its end."""
 
-import os
 import shlex
 import shutil
 import socket
@@ -15,16 +14,9 @@ from typing import Any, Self
 
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-from . import devices
 from .agent import Agent
+from .hardware import MEMORY, arguments
 from .image import Image
-
-MEMORY = "1024M"
-KERNEL_ARGUMENTS = (
-    "root=/dev/vda rw console=ttyS0 intel_iommu=on "
-    # Boot speed and quiet under emulation; the soft-lockup watchdog takes a busy host for a hung guest.
-    "quiet mitigations=off audit=0 nowatchdog"
-)
 
 
 class MachineError(Exception):
@@ -51,36 +43,6 @@ class State:
         return self.folder / "devices"
 
 
-def accelerator() -> str:
-    return "kvm" if os.environ.get("FLAVOURD_ACCEL") == "kvm" else "tcg,thread=multi"
-
-
-def arguments(image: Image) -> list[str]:
-    """Return the part of the command line that fixes what machine it is: a saved state is only good for the same."""
-    return [
-        *(
-            "qemu-system-x86_64",
-            "-name",
-            "flavourd",
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-vga",
-            "none",
-        ),
-        *("-machine", "q35,kernel-irqchip=split,memory-backend=memory", "-accel", accelerator()),
-        *("-smp", "2", "-m", MEMORY),
-        *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", KERNEL_ARGUMENTS),
-        *("-device", "intel-iommu,intremap=on"),
-        *("-device", "virtio-blk-pci,drive=root,bus=pcie.0,addr=1"),
-        *("-device", "virtio-serial-pci,bus=pcie.0,addr=2"),
-        *("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"),
-        *("-serial", "chardev:console"),
-        *devices.arguments(),
-    ]
-
-
 class Qemu:
     """One running machine with its own disk overlay and sockets, all in a directory that goes when it ends."""
 
@@ -101,6 +63,8 @@ class Qemu:
         monitor, monitor_end = socket.socketpair()
         agent, agent_end = socket.socketpair()
         command = [
+            # However this process ends, no machine is left behind.
+            *("setpriv", "--pdeathsig", "KILL"),
             *arguments(image),
             *("-object", f"memory-backend-file,id=memory,size={MEMORY},mem-path={memory},share={share}"),
             # The overlay dies with the machine: nothing need reach the host's disk.

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Show flavourd at work in a fresh machine: the commands that a user types, and what they and flavourd say."""
+
+import sys
+
+from .asking import PCI, answer, send, variant
+from .devices import E1000E, VIRTIO_NET
+from .machine import Machine
+
+
+def demo(vm: Machine) -> None:
+    stage = _Stage(vm)
+    stage.title("A Debian 13 machine with its stock kernel. No vfio module is loaded, nobody has a list of drivers.")
+    stage.type("uname -r")
+    stage.type("grep vfio /proc/modules || echo none")
+    stage.type(f"lspci -ks {VIRTIO_NET[5:]}")
+    stage.type("systemctl is-active flavourd")
+
+    stage.title("A virtio network card: the kernel has a variant driver for it. One word finds, loads and binds it.")
+    stage.ask(VIRTIO_NET, "vfio")
+    stage.type(f"lspci -ks {VIRTIO_NET[5:]}")
+    stage.type(f"ls {PCI}/{VIRTIO_NET}/vfio-dev; ls /dev/vfio")
+
+    stage.title(
+        "An Intel e1000e with a variant whose probe answers EIO (a test module): the universal driver takes it."
+    )
+    variant(vm, answer=-5)
+    stage.type("grep vfio_pci: /lib/modules/$(uname -r)/modules.alias")
+    stage.ask(E1000E, "vfio")
+    stage.type(f"lspci -ks {E1000E[5:]}; cat {PCI}/{E1000E}/driver_override")
+
+    stage.title("And back: driver and override are what they were.")
+    for address in (VIRTIO_NET, E1000E):
+        stage.ask(address, "default")
+        stage.type(f"lspci -ks {address[5:]}; cat {PCI}/{address}/driver_override")
+
+    stage.title("What cannot be done is told, and nothing is touched.")
+    stage.ask("0000:00:10.0", "vfio")
+    stage.ask(E1000E, "vfoi")
+    stage.title("`make vm` gives you a shell in this machine; README.md tells how to install flavourd on a real host.")
+
+
+class _Stage:
+    def __init__(self, vm: Machine) -> None:
+        self._vm = vm
+        self._colour = sys.stdout.isatty()
+
+    def title(self, text: str) -> None:
+        self._print(f"\n{text}\n", "1")
+
+    def type(self, command: str) -> None:
+        self._print(f"# {command}", "32")
+        print(self._vm.run(command).out, end="", flush=True)
+
+    def ask(self, address: str, flavour: str) -> None:
+        request = f"change $(cat /proc/sys/kernel/random/uuid) FLAVOUR={flavour}"
+        self._print(f'# echo "{request}" > {PCI}/{address}/uevent; journalctl -fu flavourd', "32")
+        print(f"flavourd: {answer(self._vm, send(self._vm, address, flavour))[-1].message}", flush=True)
+
+    def _print(self, text: str, colour: str) -> None:
+        print(f"\033[{colour}m{text}\033[0m" if self._colour else text, flush=True)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The daemon through storms, restarts, crashes and hangs: every request is answered, and the end state is right."""
+
+import pytest
+
+from .asking import PCI, alive, answer, ask, outcomes, override, proof, send, variant
+from .devices import E1000, E1000_TWIN, E1000E, E1000E_TWIN, VIRTIO_NET
+from .machine import Machine
+
+pytestmark = pytest.mark.vm
+
+NATIVE = {
+    E1000E: "e1000e",
+    E1000E_TWIN: "e1000e",
+    VIRTIO_NET: "virtio-pci",
+    E1000: "e1000",
+    E1000_TWIN: "e1000",
+}
+VFIO = {**dict.fromkeys(NATIVE, "vfio-pci"), VIRTIO_NET: "virtio_vfio_pci"}
+
+
+def drop_in(vm: Machine, text: str) -> None:
+    vm.run("mkdir -p /etc/systemd/system/flavourd.service.d")
+    vm.write("/etc/systemd/system/flavourd.service.d/test.conf", f"[Service]\n{text}")
+    vm.run("systemctl daemon-reload && systemctl restart flavourd")
+
+
+def daemon(vm: Machine) -> int:
+    return int(vm.run("systemctl show -P MainPID flavourd").out)
+
+
+def cpu_ticks(vm: Machine, pid: int) -> int:
+    """User and system time of a process in clock ticks (proc_pid_stat(5), fields 14 and 15)."""
+    words = vm.run(f"cat /proc/{pid}/stat").out.rpartition(")")[2].split()
+    return int(words[11]) + int(words[12])
+
+
+# --- storms
+
+
+def test_fifty_requests_at_once_are_all_answered_and_the_last_of_each_device_counts(vm: Machine) -> None:
+    vfs = vm.virtual_functions(vm.plug_nvme(vfs=5))
+    devices = [*NATIVE, *vfs]
+    lines = []
+    for number in range(50):
+        flavour = "default" if number // len(devices) % 2 else "vfio"
+        uuid = f"00000000-0000-4000-8000-{number:012}"
+        lines.append(f"echo 'change {uuid} FLAVOUR={flavour}' > {PCI}/{devices[number % len(devices)]}/uevent\n")
+    vm.run("".join(lines))
+    told = outcomes(vm, "SYSLOG_IDENTIFIER=flavourd", timeout=300, count=50)
+    assert len(told) == 50
+    assert {outcome.kind for outcome in told} <= {"switched", "already"}
+    for device in devices:  # the last of five requests each was for vfio
+        assert vm.driver(device) == VFIO.get(device, "vfio-pci")
+        assert override(vm, device) == VFIO.get(device, "vfio-pci")
+        assert len(proof(vm, device)) == 1
+    assert "0 in work, 0 stuck" in vm.run("systemctl show -P StatusText flavourd").out
+
+
+def test_an_overflow_of_uevents_is_survived_without_spinning_and_nothing_is_missed(vm: Machine) -> None:
+    # Without this capability libudev cannot lift the socket's buffer over the system's limit: a flood soon fills it.
+    drop_in(vm, "CapabilityBoundingSet=~CAP_NET_ADMIN\n")
+    ask(vm, E1000_TWIN, "vfio")  # from now on its events carry our tag, so every one of them comes to the daemon
+    pid = daemon(vm)
+    vm.run("systemctl kill -s STOP flavourd")
+    vm.run(f"for i in $(seq 1000); do echo change > {PCI}/{E1000_TWIN}/uevent; done; udevadm settle", timeout=300)
+    sent = {device: send(vm, device, "vfio") for device in (E1000E, VIRTIO_NET)}
+    vm.run("udevadm settle; systemctl kill -s CONT flavourd")
+    vm.wait_for("journalctl -q -u flavourd FLAVOURD_CODE=uevents-lost | grep -q .", timeout=120)
+    for device in sent:
+        told = outcomes(vm, f"FLAVOURD_DEVICE=pci/{device}")
+        assert [(t.kind, t.driver) for t in told] == [("switched", VFIO[device])]
+    assert daemon(vm) == pid
+    before = cpu_ticks(vm, pid)
+    vm.run("sleep 5")  # the span that is measured
+    spent = cpu_ticks(vm, pid) - before
+    print(f"CPU time of the daemon in 5 s after the overflow: {spent} ticks of 500")
+    assert spent <= 5
+    assert ask(vm, E1000E, "default").kind == "switched", "it hears as before"
+
+
+def test_unrelated_events_do_not_wake_the_daemon(vm: Machine) -> None:
+    def switches() -> int:
+        return int(vm.run(f"grep ^voluntary /proc/{daemon(vm)}/status").out.split()[1])
+
+    ask(vm, E1000E, "vfio")
+    before = switches()
+    both = f"/sys/class/mem/null {PCI}/{E1000E_TWIN}"
+    vm.run(f"for i in $(seq 100); do for device in {both}; do echo change > $device/uevent; done; done")
+    vm.run("udevadm settle")
+    woken = switches() - before
+    print(f"wake-ups of the daemon by 200 unrelated events: {woken}")
+    assert woken <= 2, "at most its own watchdog's"
+
+
+# --- starts and stops
+
+
+def test_requests_made_while_it_was_not_running_are_answered_before_it_is_ready(vm: Machine) -> None:
+    vm.run("systemctl stop flavourd")
+    first = send(vm, E1000E, "default")
+    sent = [send(vm, E1000E, "vfio"), send(vm, VIRTIO_NET, "vfio")]
+    vm.run(f"udevadm settle; echo change > {PCI}/{E1000E}/uevent; udevadm settle")
+    vm.run("systemctl start flavourd")
+    assert (vm.driver(E1000E), vm.driver(VIRTIO_NET)) == ("vfio-pci", "virtio_vfio_pci")
+    assert first and sent
+    assert len(outcomes(vm, "SYSLOG_IDENTIFIER=flavourd", count=2)) == 2
+
+
+def test_a_restart_does_not_repeat_what_was_answered(vm: Machine) -> None:
+    ask(vm, E1000E, "vfio")
+    vm.run(f"echo > {PCI}/{E1000E}/driver_override; echo {E1000E} > {PCI}/{E1000E}/driver/unbind")
+    vm.run("systemctl restart flavourd")
+    assert vm.driver(E1000E) is None
+    assert len(outcomes(vm, "SYSLOG_IDENTIFIER=flavourd")) == 1
+
+
+def test_a_stop_waits_for_the_switch_that_is_under_way(vm: Machine) -> None:
+    variant(vm, delay_ms=3000)
+    uuid = send(vm, E1000E, "vfio")
+    vm.wait_for("[ $(cat /sys/module/test_vfio_pci/parameters/probes) = 1 ]")
+    vm.run("systemctl stop flavourd")
+    assert vm.driver(E1000E) == "test_vfio_pci"
+    assert answer(vm, uuid)[0].kind == "switched"
+
+
+def test_a_killed_daemon_comes_back_and_its_worker_has_finished_the_switch(vm: Machine) -> None:
+    variant(vm, delay_ms=3000)
+    send(vm, E1000E, "vfio")
+    vm.wait_for("[ $(cat /sys/module/test_vfio_pci/parameters/probes) = 1 ]")
+    vm.run("systemctl kill -s KILL --kill-whom=main flavourd")
+    (told,) = outcomes(vm, "FLAVOURD_ORIGIN=recovery")
+    assert (told.kind, told.driver) == ("already", "test_vfio_pci")
+    assert ask(vm, E1000E, "default").driver == "e1000e"
+    assert (vm.driver(E1000E), override(vm, E1000E)) == ("e1000e", None)
+
+
+@pytest.mark.parametrize("answer_of_probe", [0, -5])
+def test_daemon_and_worker_killed_in_the_middle_are_made_up_for(vm: Machine, answer_of_probe: int) -> None:
+    variant(vm, delay_ms=3000, answer=answer_of_probe)
+    vm.run(f"echo foreign > {PCI}/{E1000E}/driver_override")
+    send(vm, E1000E, "vfio")
+    vm.wait_for("[ $(cat /sys/module/test_vfio_pci/parameters/probes) = 1 ]")
+    vm.run("systemctl kill -s KILL --kill-whom=all flavourd")
+    (told,) = outcomes(vm, "FLAVOURD_ORIGIN=recovery")
+    driver = "vfio-pci" if answer_of_probe else "test_vfio_pci"
+    assert told.driver == vm.driver(E1000E) == driver
+    assert ask(vm, E1000E, "default").driver == "e1000e"
+    assert (vm.driver(E1000E), override(vm, E1000E)) == ("e1000e", "foreign")
+
+
+# --- hangs
+
+
+def test_past_the_deadline_the_answer_comes_others_are_served_and_the_end_is_told(vm: Machine) -> None:
+    drop_in(vm, "ExecStart=\nExecStart=/usr/sbin/flavourd --deadline 2\n")
+    variant(vm, delay_ms=15000)
+    uuid = send(vm, E1000E, "vfio")
+    (told,) = answer(vm, uuid)
+    assert (told.kind, told.code) == ("stuck", "stuck")
+    assert "1 stuck" in vm.run("systemctl show -P StatusText flavourd").out
+    refused = ask(vm, E1000E, "default")
+    assert (refused.kind, refused.code) == ("refused", "stuck")
+    assert ask(vm, VIRTIO_NET, "vfio").kind == "switched"
+    told = answer(vm, uuid, count=2)[-1]
+    assert (told.kind, told.driver) == ("switched", "test_vfio_pci")
+    assert "0 stuck" in vm.run("systemctl show -P StatusText flavourd").out
+
+
+# --- configuration and the unit
+
+
+def test_a_reload_takes_new_flavours_and_keeps_the_old_ones_if_the_new_are_wrong(vm: Machine) -> None:
+    shipped = vm.run("cat /usr/lib/flavourd/flavours.yaml").out
+    vm.write("/etc/flavourd/flavours.yaml", shipped.replace("  vfio:", "  guest:"))
+    vm.run("systemctl reload flavourd")
+    assert ask(vm, E1000E, "vfio").code == "unknown-flavour"
+    assert ask(vm, E1000E, "guest").driver == "vfio-pci"
+    vm.write("/etc/flavourd/flavours.yaml", shipped.replace("proof:", "prof:"))
+    vm.run("systemctl reload flavourd")
+    trouble = vm.run("journalctl -q -o cat -u flavourd FLAVOURD_CODE=config").out
+    assert "/etc/flavourd/flavours.yaml:" in trouble
+    assert "did you mean 'proof'?" in trouble
+    assert ask(vm, E1000E, "default").kind == "switched"
+    assert alive(vm)
+
+
+def test_with_wrong_flavours_it_does_not_start_and_says_why(vm: Machine) -> None:
+    vm.write("/etc/flavourd/flavours.yaml", "flavours: {default: }\n")
+    assert vm.run("systemctl restart flavourd", check=False).rc
+    assert "/etc/flavourd/flavours.yaml:1:" in vm.run("journalctl -q -o cat -u flavourd FLAVOURD_CODE=config").out
+    assert vm.run("systemctl show -P NRestarts flavourd").out.strip() == "0"
+
+
+def test_unit_and_rules_are_clean_to_systemd_and_udev_themselves(vm: Machine) -> None:
+    assert vm.run("systemd-analyze verify flavourd.service 2>&1").out == ""
+    assert "Fail:    0" in vm.run("udevadm verify /usr/lib/udev/rules.d/90-flavourd.rules").out
+    print(vm.run("systemd-analyze security flavourd --no-pager | tail -1").out)
+
+
+def test_the_journal_explains_the_messages(vm: Machine) -> None:
+    vm.run("journalctl --update-catalog")
+    ask(vm, E1000E, "vfio")
+    explained = vm.run("journalctl -q -x -o short -u flavourd FLAVOURD_KIND=switched").out
+    assert f"Subject: Device pci/{E1000E} is in flavour vfio" in explained
