@@ -70,7 +70,7 @@ def _snapshot(device: DeviceId, host: Host, flavours: Flavours) -> Device:
     except OSError as error:
         if not host.sysfs.exists(device):
             raise FlavourError(Code.NO_DEVICE, f"{device} went away") from error
-        sentence = f"{device} cannot be read: {error.filename}: {errno_text(error.errno or 0)}"
+        sentence = f"{device} cannot be read: {error.filename or 'an attribute'}: {errno_text(error.errno or 0)}"
         raise FlavourError(Code.HOST, sentence, errno=error.errno) from error
 
 

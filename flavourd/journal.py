@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What flavourd remembers under /run/flavourd: a record for each switched device, the last request taken for each,
-and a lock for each.
+"""What flavourd remembers under /run/flavourd: a record for each switched device, and what was asked of each.
 
 Bindings end with the kernel that made them, and so does /run. Each file has one writer: records belong to the worker
-that holds the device's lock, the requests taken to the daemon.
+that holds the device's lock, requests to the daemon.
 """
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +15,18 @@ from pathlib import Path
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.record import Record
+from flavourd.request import Origin, Request
 
 
 class Journal:
     def __init__(self, root: Path = Path("/")) -> None:
         run = root / "run/flavourd"
-        self._records, self._taken, self._locks = run / "records", run / "taken", run / "locks"
+        self._records, self._taken, self._begun, self._locks = (
+            run / name for name in ("records", "taken", "begun", "locks")
+        )
 
     def prepare(self) -> None:
-        for directory in (self._records, self._taken, self._locks):
+        for directory in (self._records, self._taken, self._begun, self._locks):
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
 
     # --- records
@@ -55,12 +58,6 @@ class Journal:
     def drop(self, device: DeviceId) -> None:
         self._record_file(device).unlink(missing_ok=True)
 
-    def recorded(self) -> Iterator[DeviceId]:
-        """Devices that have a record."""
-        for file in sorted(self._records.glob("*.json")):
-            bus, _, name = file.name.removesuffix(".json").partition(":")
-            yield DeviceId(bus, name)
-
     # --- requests
 
     def taken(self, device: DeviceId) -> int:
@@ -70,8 +67,29 @@ class Journal:
         except (FileNotFoundError, ValueError):
             return 0
 
-    def take(self, device: DeviceId, seqnum: int) -> None:
-        _write(self._taken / _file_name(device), f"{seqnum}\n")
+    def take(self, request: Request) -> None:
+        """Never again take this request, or an earlier one of its device, from udev."""
+        if request.seqnum:
+            _write(self._taken / _file_name(request.device), f"{request.seqnum}\n")
+
+    def begin(self, request: Request) -> None:
+        """The request is in work from now on, until `end`."""
+        self.take(request)
+        words = {"wanted": request.wanted, "uuid": request.uuid}
+        _write(self._begun / _file_name(request.device), json.dumps(words) + "\n")
+
+    def end(self, device: DeviceId) -> None:
+        (self._begun / _file_name(device)).unlink(missing_ok=True)
+
+    def unanswered(self) -> Iterator[Request]:
+        """What a daemon that died had begun and not answered."""
+        for file in sorted(self._begun.glob("[!.]*")):
+            bus, _, name = file.name.partition(":")
+            try:
+                words = json.loads(file.read_text(encoding="utf-8"))
+                yield Request(DeviceId(bus, name), str(words["wanted"]), Origin.RECOVERY, words["uuid"])
+            except (ValueError, KeyError, TypeError):
+                file.unlink()  # whoever wrote it, it is no request of ours
 
     # --- locks
 

@@ -12,7 +12,7 @@ from flavourd.flavour import DEFAULT, FlavourOnBus, Flavours
 from flavourd.kmod import ModuleIndex
 from flavourd.outcome import Candidate, Skip
 from flavourd.record import Record
-from flavourd.request import Origin, Request
+from flavourd.request import Request
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,11 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-def flavour_of(request: Request, flavours: Flavours, device: Device | None = None) -> str:
-    """Name of the flavour that a request asks for; a modalias request names it by its prefix, and the device by the
-    rest.
-    """
-    if request.origin is Origin.MODALIAS:
-        prefix, _, rest = request.wanted.partition(":")
-        if device is not None and device.modalias is not None and device.modalias.partition(":")[2] != rest:
+def flavour_of(request: Request, flavours: Flavours, device: Device) -> str:
+    """Name of the flavour that a request asks for. A modalias names it by its prefix, and the device by the rest."""
+    prefix, colon, rest = request.wanted.partition(":")
+    if colon:
+        if device.modalias is None or device.modalias.partition(":")[2] != rest:
             raise FlavourError(
                 Code.FOREIGN_MODALIAS,
                 f"{device.id} was asked for under the modalias of other hardware, {request.wanted[:80]!r}",

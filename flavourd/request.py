@@ -19,16 +19,17 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """flavour: its name. wanted: what was literally asked for where that is more than a name (the modalias of
-    Origin.MODALIAS).
+    """wanted: the word that was asked for, a flavour's name or a modalias with a flavour's prefix.
 
-    uuid: SYNTH_UUID of a synthetic uevent, told with the outcome so that whoever asked can find the answer.
+    uuid: SYNTH_UUID of a synthetic uevent, told with the outcome so that whoever asked can find the answer. seqnum: of
+    the uevent that brought the request, growing with time for each device; 0 for requests that no uevent brought.
     """
 
     device: DeviceId
     wanted: str
     origin: Origin
     uuid: str | None = None
+    seqnum: int = 0
 
     def __str__(self) -> str:
         return f"{self.device} -> {self.wanted} ({self.origin})"

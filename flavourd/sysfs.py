@@ -2,8 +2,8 @@
 """The only reader of devices in sysfs and the only writer of their bindings.
 
 Reads of some attributes and every write take the device's lock in the kernel and may sleep for as long as a driver's
-probe() or remove() does, beyond the reach of signals. Therefore nothing here is called from the daemon itself, only
-from its workers.
+probe() or remove() does, beyond the reach of signals. Therefore all but `exists` is called by workers only, never by
+the daemon itself.
 """
 
 import os
@@ -56,7 +56,7 @@ class Sysfs:
         )
 
     def exists(self, device: DeviceId) -> bool:
-        return (self._sys / "bus" / device.bus / "devices" / device.name).exists()
+        return any(path.exists() for path in self._places(device))
 
     def driver(self, device: DeviceId) -> str | None:
         return _link_name(self._bus_path(device) / "driver")
@@ -110,8 +110,11 @@ class Sysfs:
     def _bus_path(self, device: DeviceId) -> Path:
         return self._sys / "bus" / device.bus / "devices" / device.name
 
+    def _places(self, device: DeviceId) -> tuple[Path, Path]:
+        return self._bus_path(device), self._sys / "class" / device.bus / device.name
+
     def _path(self, device: DeviceId) -> Path:
-        for path in (self._bus_path(device), self._sys / "class" / device.bus / device.name):
+        for path in self._places(device):
             if path.exists():
                 return path
         raise FlavourError(

@@ -9,7 +9,6 @@ start and after an overflow: a request counts if its SEQNUM is newer than the la
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pyudev
 
@@ -17,14 +16,6 @@ from flavourd.device import DeviceId
 from flavourd.request import Origin, Request
 
 TAG = "flavourd"
-
-
-@dataclass(frozen=True)
-class MarkedRequest:
-    """seqnum: of the uevent that brought the request; grows with time for each device."""
-
-    request: Request
-    seqnum: int
 
 
 class Uevents:
@@ -39,9 +30,9 @@ class Uevents:
     def fileno(self) -> int:
         return int(self._monitor.fileno())
 
-    def drain(self) -> tuple[list[MarkedRequest], bool]:
+    def drain(self) -> tuple[list[Request], bool]:
         """Everything that has come; and whether some was lost, so that `all()` must be asked."""
-        found: list[MarkedRequest] = []
+        found: list[Request] = []
         lost = False
         while True:
             try:
@@ -56,26 +47,26 @@ class Uevents:
             if marked := marked_request(device):
                 found.append(marked)
 
-    def all(self) -> Iterator[MarkedRequest]:
+    def all(self) -> Iterator[Request]:
         """The last request of every device, from udev's database."""
         for device in self._context.list_devices().match_tag(TAG):
             if marked := marked_request(device):
                 yield marked
 
 
-def marked_request(device: pyudev.Device) -> MarkedRequest | None:
+def marked_request(device: pyudev.Device) -> Request | None:
     """What the rules have marked on this device or event; None if nothing."""
     origin, seqnum = _property(device, "FLAVOUR_ORIGIN"), _property(device, "FLAVOUR_SEQNUM")
     if origin not in tuple(Origin) or not seqnum.isascii() or not seqnum.isdecimal() or not device.subsystem:
         return None
     live = _property(device, "SEQNUM") == seqnum
-    request = Request(
+    return Request(
         device=DeviceId(device.subsystem, device.sys_name),
         wanted=_property(device, "FLAVOUR_REQUEST"),
         origin=Origin(origin),
         uuid=(_property(device, "SYNTH_UUID") or None) if live else None,
+        seqnum=int(seqnum),
     )
-    return MarkedRequest(request, int(seqnum))
 
 
 def _property(device: pyudev.Device, key: str) -> str:

@@ -2,8 +2,9 @@
 """Ask the flavourd in the guest as a user would, and read its answer where a user finds it: in the journal."""
 
 import json
-import shlex
+import os
 from dataclasses import dataclass
+from urllib.parse import quote
 from uuid import uuid4
 
 from .machine import Machine
@@ -14,10 +15,12 @@ PCI = "/sys/bus/pci/devices"
 # characters (lib/kobject_uevent.c:uevent_net_rcv_skb()): so a kernel module's events are tried on a stock kernel.
 _INJECT = """
 import os, socket, struct, sys
+from urllib.parse import unquote_to_bytes
 path = os.path.realpath(sys.argv[1]).removeprefix("/sys")
 subsystem = os.path.basename(os.path.realpath(sys.argv[1] + "/subsystem"))
-keys = [f"ACTION={sys.argv[2]}", f"DEVPATH={path}", f"SUBSYSTEM={subsystem}", *sys.argv[3:]]
-message = b"\\0".join([os.fsencode(text) for text in (f"{sys.argv[2]}@{path}", *keys)]) + b"\\0"
+keys = [f"ACTION={sys.argv[2]}", f"DEVPATH={path}", f"SUBSYSTEM={subsystem}"]
+words = [text.encode() for text in (f"{sys.argv[2]}@{path}", *keys)] + [unquote_to_bytes(word) for word in sys.argv[3:]]
+message = b"\\0".join(words) + b"\\0"
 header = struct.pack("=IHHII", 16 + len(message), 0x10, 1, 0, 0)  # nlmsghdr: first free type, NLM_F_REQUEST
 socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15).sendto(header + message, (0, 0))
 """
@@ -84,7 +87,7 @@ def outcomes(vm: Machine, match: str, timeout: float = 60, count: int = 1) -> li
 def inject(vm: Machine, device: str, action: str = "change", **keys: str) -> None:
     """Send a uevent with these keys as if the kernel had made it."""
     path = device if device.startswith("/") else f"{PCI}/{device}"
-    words = [f"{key}={value}" for key, value in keys.items()]
+    words = [f"{key}={quote(os.fsencode(value))}" for key, value in keys.items()]
     vm.run(["python3", "-c", _INJECT, path, action, *words])
 
 
@@ -114,10 +117,6 @@ def variant(vm: Machine, **parameters: int) -> None:
 
 def probes(vm: Machine) -> int:
     return int(vm.run("cat /sys/module/test_vfio_pci/parameters/probes").out)
-
-
-def quoted(*words: str) -> str:
-    return shlex.join(words)
 
 
 def _text(value: object) -> str:

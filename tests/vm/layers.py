@@ -88,10 +88,10 @@ def installed_layer(tar_path: Path, tell: Tell) -> State:
     return State(below.image, built("installed", key, build, tell, keep=4).folder)
 
 
-def install_tar() -> bytes:
+def install_tar(prefix: str = "/usr") -> bytes:
     """Return what `make install` puts out, as a tar that is the same whenever the files are."""
     with tempfile.TemporaryDirectory() as name:
-        command = ["make", "-s", "install", f"DESTDIR={name}", "PREFIX=/usr"]
+        command = ["make", "-s", "install", f"DESTDIR={name}", f"PREFIX={prefix}"]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")

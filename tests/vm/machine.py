@@ -2,6 +2,7 @@
 """What a test holds in its hand: a running machine, where it can run, read, write, plug and wait."""
 
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,21 @@ class Machine:
         """Return the name of the driver that has the device, or None."""
         link = self.run(f"readlink {_SYSFS}/{address}/driver", check=False).out.strip()
         return Path(link).name if link else None
+
+    def reboot(self, timeout: float = 300) -> None:
+        """Reboot the guest and wait until it is up again."""
+        boot = self.run("cat /proc/sys/kernel/random/boot_id").out
+        self.start("systemctl reboot")
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            try:
+                self.qemu.agent.sync(timeout)
+                if self.run("cat /proc/sys/kernel/random/boot_id").out != boot:
+                    self.run("systemctl is-system-running --wait", check=False, timeout=timeout)
+                    return
+            except (AgentError, CommandError):  # it went away between two words
+                continue
+        raise CommandError(f"the guest did not come back within {timeout:g} s")
 
     def evidence(self, folder: Path) -> None:
         """Put the machine's own account of what happened in a folder."""

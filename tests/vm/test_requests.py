@@ -59,7 +59,7 @@ def test_other_events_of_the_device_ask_for_nothing(vm: Machine) -> None:
 # --- bad requests
 
 
-@pytest.mark.parametrize("word", ["bogus", "VFIO", "0", "x" * 900])
+@pytest.mark.parametrize("word", ["bogus", "VFIO", "0", "x" * 400])
 def test_an_unknown_flavour_is_refused(vm: Machine, word: str) -> None:
     told = ask(vm, E1000E, word)
     assert (told.kind, told.code) == ("refused", "unknown-flavour")
@@ -71,7 +71,7 @@ def test_an_unknown_flavour_is_refused(vm: Machine, word: str) -> None:
 
 def test_a_word_that_is_too_long_for_udev_is_refused(vm: Machine) -> None:
     ask(vm, E1000E, "vfio")
-    told = ask(vm, E1000E, "x" * 1500)
+    told = ask(vm, E1000E, "x" * 600)
     assert (told.kind, told.code) == ("refused", "empty-flavour")
     assert vm.driver(E1000E) == "vfio-pci"
 
@@ -91,10 +91,11 @@ def test_an_empty_word_from_the_attribute_is_refused(vm: Machine) -> None:
 
 
 def test_words_with_any_characters_are_refused_and_survived(vm: Machine) -> None:
-    for number, word in enumerate(["vfio\nvfio", "../../etc", "v\tf", "ü€😀", "%s%n", "$(reboot)", "\udcff\udcfe"]):
+    for number, word in enumerate(["../../etc", "v\tf", "ü€😀", "%s%n", "$(reboot)"]):
         inject(vm, E1000E, DRIVER_FLAVOUR=word, DRIVER_FLAVOUR_SEQ=str(number))
         told = outcomes(vm, ALL, count=number + 1)[-1]
         assert (told.kind, told.code) == ("refused", "unknown-flavour"), word
+    inject(vm, E1000E, DRIVER_FLAVOUR="\udcff\udcfe", DRIVER_FLAVOUR_SEQ="99")  # no UTF-8: udev drops such keys
     assert vm.driver(E1000E) == "e1000e"
     assert ask(vm, E1000E, "vfio").kind == "switched"
 
@@ -131,6 +132,12 @@ def test_a_device_that_vanished_is_told(vm: Machine) -> None:
     told = outcomes(vm, ALL, count=2)[-1]
     assert (told.kind, told.code) == ("refused", "no-device")
     assert alive(vm)
+
+
+def test_a_word_ends_at_its_newline_as_in_sysfs(vm: Machine) -> None:
+    inject(vm, E1000E, DRIVER_FLAVOUR="vfio\n", DRIVER_FLAVOUR_SEQ="1")
+    (told,) = outcomes(vm, ALL)
+    assert (told.kind, told.flavour) == ("switched", "vfio")
 
 
 @pytest.mark.parametrize("address", [ROOT_PORT, PCI_BRIDGE])

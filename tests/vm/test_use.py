@@ -27,7 +27,7 @@ if not flags & 1:
     sys.exit("the group is not viable")
 fcntl.ioctl(group, SET_CONTAINER, struct.pack("i", container))
 fcntl.ioctl(container, SET_IOMMU, 1)
-device = fcntl.ioctl(group, DEVICE_FD, address.encode() + b"\\0")
+device = fcntl.ioctl(group, DEVICE_FD, bytearray(address.encode() + b"\\0"))  # mutable: the int comes back
 info = fcntl.ioctl(device, REGION_INFO, struct.pack("IIIIQQ", 32, 0, 7, 0, 0, 0))
 _, _, _, _, size, offset = struct.unpack("IIIIQQ", info)
 vendor, = struct.unpack("<H", os.pread(device, 2, offset))
@@ -71,7 +71,7 @@ def test_a_device_that_is_held_open_is_told_as_stuck_and_heals_when_it_is_let_go
     assert ask(vm, VIRTIO_NET, "vfio").kind == "switched", "all others are served"
     assert alive(vm)
     assert holder.running
-    vm.run("pkill -f holder.py")
+    vm.run(["pkill", "-f", "holder.py"])
     told = answer(vm, uuid, count=2)[-1]
     assert (told.kind, told.driver) == ("switched", "e1000e")
     assert vm.driver(E1000E) == "e1000e"

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Move one device from driver to driver and know what became of each step."""
+
+import errno
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from flavourd.device import Binding, DeviceId
+from flavourd.kmod import Kmod
+from flavourd.sysfs import Sysfs
+
+# A deferred probe waits for somebody else (a PF's driver, a clock); the kernel itself retries it whenever any driver
+# binds. Seconds between our own retries.
+DEFERRED_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+
+
+class Rebind:
+    """One device. `touched` tells whether anything was written to it. Methods raise OSError for failed writes."""
+
+    def __init__(self, device: DeviceId, sysfs: Sysfs, kmod: Kmod, pause: Callable[[float], None] = time.sleep) -> None:
+        self._device, self._sysfs, self._kmod, self._pause = device, sysfs, kmod, pause
+        self.touched = False
+
+    def take(self, driver: str) -> int:
+        """Give the device to `driver` alone; 0, or the errno of its probe.
+
+        The override comes first: between unbind and bind nobody else may take the device.
+        """
+        self.touched = True
+        self._sysfs.write_override(self._device, driver)
+        self._unbind()
+        return self._bind(driver)
+
+    def put(self, binding: Binding) -> None:
+        """Exactly this driver and this override; OSError with the errno of the step that failed."""
+        self.touched = True
+        # The driver may have been bound under an override that is gone or names another one by now: only under its own
+        # name does it surely match.
+        passage = binding.driver or binding.override
+        try:
+            if self._sysfs.driver(self._device) != binding.driver:
+                self._sysfs.write_override(self._device, passage)
+                self._unbind()
+                if binding.driver and (number := self._return(binding.driver, binding.module)):
+                    raise OSError(number, f"{binding.driver} did not take the device back")
+        finally:
+            if self._sysfs.override(self._device) != binding.override:
+                self._sysfs.write_override(self._device, binding.override)
+        if (driver := self._sysfs.driver(self._device)) != binding.driver:
+            raise OSError(errno.EBUSY, f"{driver} has taken the device meanwhile")
+
+    def let_bus_choose(self) -> None:
+        """No override, and whatever driver the bus finds; it may find none."""
+        self.touched = True
+        self._sysfs.write_override(self._device, None)
+        self._unbind()
+        with suppress(FileExistsError):
+            self._sysfs.probe(self._device)
+
+    # ---
+
+    def _return(self, driver: str, module: str | None) -> int:
+        if module and not self._sysfs.driver_exists(self._device.bus, driver):
+            self._kmod.load(module)
+        if self._sysfs.driver(self._device) == driver:  # loading it has bound it already
+            return 0
+        return self._bind(driver)
+
+    def _unbind(self) -> None:
+        if driver := self._sysfs.driver(self._device):
+            try:
+                self._sysfs.unbind(self._device, driver)
+            except OSError as error:
+                if error.errno not in (errno.ENODEV, errno.ENOENT):  # unbound or unloaded by somebody who was faster
+                    raise
+
+    def _bind(self, driver: str) -> int:
+        """0, or the errno.
+
+        EBUSY although `driver` has the device is success: the kernel's own retry of a deferred probe was faster.
+        """
+        pauses = iter(DEFERRED_PAUSES)
+        while True:
+            try:
+                self._sysfs.bind(self._device, driver)
+            except OSError as error:
+                if self._sysfs.driver(self._device) == driver:
+                    return 0
+                if error.errno == errno.EAGAIN and (pause := next(pauses, None)) is not None:
+                    self._pause(pause)
+                    continue
+                # `bind` itself is missing if the driver was unloaded since: nothing matched either.
+                return errno.ENODEV if error.errno in (None, errno.ENOENT) else error.errno
+            return 0 if self._sysfs.driver(self._device) == driver else errno.ENODEV

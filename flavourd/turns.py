@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Whose turn it is: requests of one device one after the other, those of different devices side by side.
+
+Every request that is taken on gets an answer within the deadline of its turn, whatever the kernel does. A device whose
+worker is past it is stuck: its requests are refused until the kernel lets go, and what came of it is then told too.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from flavourd.answer import refused
+from flavourd.device import DeviceId
+from flavourd.errors import Code, FlavourError
+from flavourd.outcome import Kind, Outcome
+from flavourd.request import Request
+from flavourd.worker import Worker, WorkerDied
+
+# Enough to keep every lock of the kernel's driver core busy; more would only wait there and cost memory.
+_WORKERS_AT_ONCE = 16
+
+
+class Turns:
+    """begin: called when a request's turn has come, gives the work for its worker. answered: gets every outcome.
+
+    deadline: seconds. `open` counts the requests without an answer; `stuck` holds the devices whose worker is past it.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[Request], Callable[[], Outcome]],
+        answered: Callable[[Outcome], None],
+        deadline: float,
+    ) -> None:
+        self._begin, self._answered, self._deadline = begin, answered, deadline
+        self._queues: dict[DeviceId, deque[Request]] = {}
+        self._servers: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(_WORKERS_AT_ONCE)
+        self._all_answered = asyncio.Event()
+        self._all_answered.set()
+        self.stuck: set[DeviceId] = set()
+        self.open = 0
+
+    def take_on(self, request: Request) -> None:
+        self.open += 1
+        self._all_answered.clear()
+        device = request.device
+        if device in self._queues:
+            self._queues[device].append(request)
+            if device in self.stuck:
+                self._refuse_waiting(device)
+        else:
+            self._queues[device] = deque([request])
+            server = asyncio.create_task(self._serve(device))
+            self._servers.add(server)  # the loop itself keeps only a weak reference
+            server.add_done_callback(self._servers.discard)
+
+    def drop_waiting(self) -> None:
+        """Forget the requests whose turn has not come."""
+        for queue in self._queues.values():
+            self._close(len(queue))
+            queue.clear()
+
+    async def all_answered(self) -> None:
+        """Wait until no request is open. One that is stuck has its answer."""
+        await self._all_answered.wait()
+
+    # ---
+
+    async def _serve(self, device: DeviceId) -> None:
+        """Carry out the requests of one device until none is left."""
+        queue = self._queues[device]
+        while queue:
+            async with self._slots:
+                if not queue:  # dropped while waiting for the slot
+                    break
+                request = queue.popleft()
+                worker = self._start(request)
+                if worker:
+                    await asyncio.wait((worker.done,), timeout=self._deadline)
+            if worker and not worker.done.done():
+                await self._wait_for_kernel(request, worker)
+            if worker:
+                self._answer(_outcome(request, worker))
+        del self._queues[device]
+
+    def _start(self, request: Request) -> Worker[Outcome] | None:
+        try:
+            return Worker(self._begin(request))
+        except OSError as error:  # no memory, no processes, a full /run
+            hint = "free what it names, then ask again"
+            self._answer(
+                refused(request, FlavourError(Code.HOST, f"no worker could be started: {error}", hint, error.errno))
+            )
+            return None
+
+    async def _wait_for_kernel(self, request: Request, worker: Worker[Outcome]) -> None:
+        device = request.device
+        self.stuck.add(device)
+        sentence = f"the kernel has not answered for {self._deadline:g} s; worker {worker.pid} waits for it"
+        hint = f"see cat /proc/{worker.pid}/stack and journalctl -k; whoever holds the device open must let go"
+        self._answer(Outcome(request, Kind.STUCK, request.wanted, code=Code.STUCK, sentence=sentence, hint=hint))
+        self._refuse_waiting(device)
+        await asyncio.wait((worker.done,))
+        self.stuck.discard(device)
+        self.open += 1  # the end of it is one more answer
+        self._all_answered.clear()
+
+    def _refuse_waiting(self, device: DeviceId) -> None:
+        queue = self._queues[device]
+        while queue:
+            request = queue.popleft()
+            hint = "it heals by itself when the kernel lets go; ask again then"
+            error = FlavourError(Code.STUCK, "an earlier switch of it is still stuck in the kernel", hint)
+            self._answer(refused(request, error))
+
+    def _answer(self, outcome: Outcome) -> None:
+        self._close(1)
+        self._answered(outcome)
+
+    def _close(self, count: int) -> None:
+        self.open -= count
+        if not self.open:
+            self._all_answered.set()
+
+
+def _outcome(request: Request, worker: Worker[Outcome]) -> Outcome:
+    try:
+        return worker.done.result()
+    except WorkerDied as died:
+        hint = "this is a bug in flavourd; `default` may bring the device back"
+        return refused(request, FlavourError(Code.INTERNAL, str(died), hint))

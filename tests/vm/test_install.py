@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What `make install` puts in place works on a host: at once, and after each boot."""
+
+import pytest
+
+from .asking import ask, outcomes
+from .devices import E1000E, VIRTIO_NET
+from .layers import install_tar
+from .machine import Machine
+
+pytestmark = pytest.mark.vm
+
+
+def test_installed_below_usr_local_it_works_after_systemctl_enable_now(booted: Machine) -> None:
+    booted.write("/run/flavourd.tar", install_tar("/usr/local"))
+    booted.run("tar -xf /run/flavourd.tar -C / --no-same-owner --keep-directory-symlink")
+    booted.run("systemctl enable --now flavourd", timeout=120)
+    assert ask(booted, VIRTIO_NET, "vfio").driver == "virtio_vfio_pci"
+    assert booted.run("systemd-analyze verify /usr/local/lib/systemd/system/flavourd.service 2>&1").out == ""
+
+
+def test_a_wish_in_a_udev_rule_is_true_after_a_reboot_when_the_service_is_ready(vm: Machine) -> None:
+    ask(vm, VIRTIO_NET, "vfio")  # ends with this kernel, for nobody wrote it down
+    vm.write("/etc/udev/rules.d/80-local.rules", f'ACTION=="add", KERNEL=="{E1000E}", ENV{{FLAVOUR}}="vfio"\n')
+    vm.reboot()
+    vm.run("systemctl start flavourd")
+    assert vm.driver(E1000E) == "vfio-pci"
+    assert vm.driver(VIRTIO_NET) == "virtio-pci"
+    assert [told.kind for told in outcomes(vm, "_BOOT_ID=$(tr -d - < /proc/sys/kernel/random/boot_id)")] == ["switched"]
+    assert ask(vm, E1000E, "default").driver == "e1000e"
