@@ -3,7 +3,6 @@
 
 PREFIX ?= /usr/local
 DESTDIR ?=
-SYSCONFDIR ?= /etc
 # The system's own interpreter: the virtual environment must see its pyudev and systemd modules.
 PYTHON ?= /usr/bin/python3
 VENV := build/venv
@@ -52,8 +51,8 @@ build/.setup: tests/setup.sh pyproject.toml
 	@PYTHON=$(PYTHON) VENV=$(VENV) sh tests/setup.sh
 	@touch $@
 
-install: ## put flavourd in place: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/etc)
-	install -d $(SBIN) $(LIB)/flavourd/python/flavourd/policy $(LIB)/udev/rules.d $(LIB)/systemd/system $(LIB)/systemd/catalog $(DOC) $(DESTDIR)$(SYSCONFDIR)/flavourd
+install: ## put flavourd in place: DESTDIR=, PREFIX=/usr/local or /usr
+	install -d $(SBIN) $(LIB)/flavourd/python/flavourd/policy $(LIB)/udev/rules.d $(LIB)/systemd/system $(LIB)/systemd/catalog $(DOC) $(DESTDIR)/etc/flavourd
 	install -m 644 flavourd/*.py $(LIB)/flavourd/python/flavourd
 	install -m 644 flavourd/policy/*.py $(LIB)/flavourd/python/flavourd/policy
 	$(if $(DESTDIR),,$(PYTHON) -m compileall -q $(LIB)/flavourd/python)

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The road of one request, from snapshot to record. Runs in a worker process, alone with the device."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from flavourd.device import Device, DeviceId
+from flavourd.device import Binding, Device, DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT, Flavours
 from flavourd.journal import Journal
-from flavourd.kmod import Kmod, ModuleIndex
+from flavourd.kmod import Kmod
 from flavourd.kmsg import Kmsg
+from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind, Outcome, errno_text
 from flavourd.plan import Plan, plan
 from flavourd.record import Record
-from flavourd.request import Request
+from flavourd.request import Origin, Request
 from flavourd.switch import Switch
 from flavourd.sysfs import Sysfs
+
+# The event of a new device comes before the kernel lets drivers bind it, and some are probed asynchronously.
+_ARRIVAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,21 +39,37 @@ def answer(request: Request, host: Host, flavours: Flavours, index: ModuleIndex)
     it.
     """
     with host.journal.locked(request.device):
+        record: Record | None = None
         try:
-            device = _snapshot(request.device, host, flavours)
+            device = _snapshot(request, host, flavours)
             record = host.journal.record(request.device)
             if record and record.instance != device.instance:  # other hardware stands there now
                 record = None
             planned = plan(request, device, flavours, index, record)
         except FlavourError as error:
-            return refused(request, error)
-        if planned.already:
-            outcome = _already(planned)
-        else:
-            host.journal.save(_begun(planned))
-            outcome = Switch(planned, host.sysfs, host.kmod, host.kmsg(request.device)).run()
-        _settle(planned, outcome, record, host)
+            outcome = refused(request, error)
+            if not (record and record.unfinished):
+                return outcome
+            # What a worker that died left half done is put back, even if its wish cannot be fulfilled any more.
+            try:
+                planned = plan(replace(request, wanted=DEFAULT), device, flavours, index, record)
+            except FlavourError:
+                return outcome
+            back = _carry_out(planned, record, host)
+            kind = Kind.UNDONE if back.kind is Kind.SWITCHED else back.kind
+            return replace(outcome, kind=kind, driver=back.driver, before=back.before, refusals=back.refusals)
+        return _carry_out(planned, record, host)
+
+
+def _carry_out(planned: Plan, record: Record | None, host: Host) -> Outcome:
+    if planned.already:
+        _settle(planned, planned.original, outcome := _already(planned), record, host)
         return outcome
+    host.journal.save(_begun(planned))
+    switch = Switch(planned, host.sysfs, host.kmod, host.kmsg(planned.device.id))
+    outcome = switch.run()
+    _settle(planned, switch.original, outcome, record, host)
+    return outcome
 
 
 def refused(request: Request, error: FlavourError) -> Outcome:
@@ -64,9 +85,18 @@ def refused(request: Request, error: FlavourError) -> Outcome:
     )
 
 
-def _snapshot(device: DeviceId, host: Host, flavours: Flavours) -> Device:
+def _snapshot(request: Request, host: Host, flavours: Flavours) -> Device:
+    """The device as it is; one that has just appeared as it is when its native driver has arrived, or did not come."""
+    device = request.device
+    patience = _ARRIVAL_SECONDS if request.origin is Origin.RULE else 0
+    deadline = time.monotonic() + patience
     try:
-        return host.sysfs.device(device, flavours.proofs)
+        while True:
+            snapshot = host.sysfs.device(device, flavours.proofs)
+            settled = snapshot.binding.driver or snapshot.binding.override or not snapshot.overridable
+            if settled or time.monotonic() >= deadline:
+                return snapshot
+            time.sleep(_ARRIVAL_SECONDS / 10)
     except OSError as error:
         if not host.sysfs.exists(device):
             raise FlavourError(Code.NO_DEVICE, f"{device} went away") from error
@@ -102,17 +132,18 @@ def _begun(planned: Plan) -> Record:
     )
 
 
-def _settle(planned: Plan, outcome: Outcome, before: Record | None, host: Host) -> None:
+def _settle(planned: Plan, original: Binding, outcome: Outcome, before: Record | None, host: Host) -> None:
     """Write down how it ended. A record stays exactly as long as there is something to give back."""
     device, journal = planned.device.id, host.journal
     match outcome.kind:
         case Kind.SWITCHED if planned.flavour != DEFAULT:
-            journal.save(replace(_begun(planned), override=outcome.driver, unfinished=False))
+            journal.save(replace(_begun(planned), original=original, override=outcome.driver, unfinished=False))
         case Kind.ALREADY if before and planned.flavour != DEFAULT:
             if before.unfinished:
                 journal.save(replace(before, override=planned.device.binding.override, unfinished=False))
         case Kind.BROKEN:  # `default` may still bring the original back, once the kernel lets it
-            journal.save(replace(_begun(planned), override=host.sysfs.override(device), unfinished=False))
+            override = host.sysfs.override(device)
+            journal.save(replace(_begun(planned), original=original, override=override, unfinished=False))
         case Kind.UNDONE | Kind.REFUSED if before and not before.unfinished and planned.original == before.original:
             journal.save(before)
         case _:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from flavourd.flavour import FlavourOnBus
-from flavourd.kmod import ModuleIndex, module_name
+from flavourd.module_index import ModuleIndex, module_name
 from flavourd.outcome import Candidate, Skip, Source
 
 # Device tables have seven fields at most (PCI); what a pattern does not spell out, its trailing `*` leaves open.
@@ -40,6 +40,8 @@ def candidates(
             continue
         if flavour.alias_prefix in prefixes:
             skips[module] = Skip(module, "has a table that does not list this device")
+        elif module in index.builtin and not prefixes:
+            skips[module] = Skip(module, "is built into the kernel, which does not tell whether it has a table")
         elif bus in prefixes:
             skips[module] = Skip(module, "is a native driver, named by a softdep only to be loaded earlier")
         else:
@@ -77,7 +79,8 @@ def specificity(pattern: str) -> tuple[bool, ...]:
     Fields are a lower-case key and its value, as scripts/mod/file2alias.c writes them: `v00008086d*sv*sd*bc02sc00i*`.
     """
     fields = re.findall(r"[a-z]+([^a-z]+)", pattern.partition(":")[2])
-    open_fields = [any(sign in value for sign in "*?[") for value in fields]
+    # In a pattern that ends early (`v00008086d000010D3*`) the star belongs to what follows, not to the last field.
+    open_fields = [value.strip("*") == "" or "?" in value or "[" in value for value in fields]
     return tuple(open_fields + [True] * (_FIELDS - len(open_fields)))
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 _PCI_ADDRESS = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
 
+_NAME = re.compile(r"[^/\n\0]+")
+
 
 @dataclass(frozen=True, order=True)
 class DeviceId:
@@ -20,11 +22,11 @@ class DeviceId:
     @classmethod
     def parse(cls, text: str) -> "DeviceId":
         """Accept `BUS/NAME` and, as people write PCI addresses, `0000:65:00.0` or `65:00.0`; ValueError otherwise."""
-        if match := _PCI_ADDRESS.fullmatch(text):
+        if match := _PCI_ADDRESS.fullmatch(text.removeprefix("pci/")):
             domain, bus, slot, function = match.groups()
             return cls("pci", f"{domain or '0000'}:{bus}:{slot}.{function}".lower())
-        bus, slash, name = text.partition("/")
-        if not slash or not bus or not name or "/" in name or {bus, name} & {".", ".."} or "\0" in text:
+        bus, _, name = text.partition("/")
+        if not _NAME.fullmatch(bus) or not _NAME.fullmatch(name) or {bus, name} & {".", ".."}:
             raise ValueError(f"not a device name: {text!r}")
         return cls(bus, name)
 
@@ -62,8 +64,8 @@ class Device:
     instance: differs for every device that ever stood at this address (inode of its directory in sysfs). overridable:
     it has a driver_override attribute. bridge: PCI bridge, which no vfio driver takes. releasing: a driver's remove()
     has not returned yet, though the `driver` link is gone. noiommu: vfio would take it without an IOMMU group.
-    proofs: pairs of proof directory (`vfio-dev`) and the names in it (`vfio0`). parent: for what is in a class, the
-    device it belongs to.
+    proofs: pairs of proof directory (`vfio-dev`) and the names in it (`vfio0`). parent: for what has no
+    driver_override (an interface, a disk) the closest device above it that has one.
     """
 
     id: DeviceId

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flavourd.device import DeviceId
@@ -58,6 +58,14 @@ class Journal:
     def drop(self, device: DeviceId) -> None:
         self._record_file(device).unlink(missing_ok=True)
 
+    def unfinished(self) -> Iterator[DeviceId]:
+        """Devices whose worker died in the middle of a switch."""
+        for file in sorted(self._records.glob("[!.]*.json")):
+            with suppress(OSError, ValueError):  # told when the device is asked for
+                record = Record.from_json(file.read_text(encoding="utf-8"))
+                if record.unfinished:
+                    yield record.device
+
     # --- requests
 
     def taken(self, device: DeviceId) -> int:
@@ -72,23 +80,24 @@ class Journal:
         if request.seqnum:
             _write(self._taken / _file_name(request.device), f"{request.seqnum}\n")
 
-    def begin(self, request: Request) -> None:
-        """The request is in work from now on, until `end`."""
-        self.take(request)
-        words = {"wanted": request.wanted, "uuid": request.uuid}
+    def begin(self, request: Request, instance: int) -> None:
+        """The request, for this instance of its device, is in work from now on, until `end`."""
+        words = {"wanted": request.wanted, "uuid": request.uuid, "instance": instance}
         _write(self._begun / _file_name(request.device), json.dumps(words) + "\n")
+        self.take(request)
 
     def end(self, device: DeviceId) -> None:
         (self._begun / _file_name(device)).unlink(missing_ok=True)
 
-    def unanswered(self) -> Iterator[Request]:
-        """What a daemon that died had begun and not answered."""
+    def unanswered(self) -> Iterator[tuple[Request, int]]:
+        """What a daemon that died had begun and not answered, with the instance of the device that was meant."""
         for file in sorted(self._begun.glob("[!.]*")):
             bus, _, name = file.name.partition(":")
             try:
                 words = json.loads(file.read_text(encoding="utf-8"))
-                yield Request(DeviceId(bus, name), str(words["wanted"]), Origin.RECOVERY, words["uuid"])
-            except (ValueError, KeyError, TypeError):
+                request = Request(DeviceId(bus, name), str(words["wanted"]), Origin.RECOVERY, words["uuid"])
+                yield request, int(words["instance"])
+            except (ValueError, KeyError, TypeError, RecursionError):
                 file.unlink()  # whoever wrote it, it is no request of ours
 
     # --- locks

@@ -6,11 +6,11 @@ The tables are read once and kept until one of their files changes. modprobe.d i
 """
 
 import os
-import re
 import subprocess
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
+
+from flavourd.module_index import ModuleIndex, Tables, module_index
 
 # modprobe.d(5)
 _CONFIG_DIRECTORIES = (
@@ -20,41 +20,8 @@ _CONFIG_DIRECTORIES = (
     "usr/lib/modprobe.d",
     "lib/modprobe.d",
 )
-_INDEX_FILES = ("modules.alias", "modules.builtin.modinfo", "modules.softdep")
+_INDEX_FILES = ("modules.alias", "modules.builtin.modinfo", "modules.builtin", "modules.softdep")
 _END_OF_CONFIG = "# End of configuration files"
-
-
-@dataclass(frozen=True)
-class Alias:
-    """One line of a module's device table. pattern: with its prefix, `vfio_pci:v00008086d*…`, to be matched as
-    fnmatch(3) does.
-    """
-
-    pattern: str
-    module: str
-
-
-@dataclass(frozen=True)
-class ModuleIndex:
-    """What the module tables say about the flavours.
-
-    aliases: those with a flavour's prefix; modprobe.d's first, then modules.alias in its order, then built-in modules'.
-    soft_pre: for each universal module the modules that its softdeps name as `pre:`.
-    table_prefixes: for each module in soft_pre the alias prefixes of its own table (empty: it has no table).
-    warnings: sources that could not be read; what they would have said is missing here.
-    """
-
-    aliases: tuple[Alias, ...] = ()
-    blacklisted: frozenset[str] = frozenset()
-    soft_pre: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    table_prefixes: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    noiommu: bool = False
-    warnings: tuple[str, ...] = ()
-
-
-def module_name(text: str) -> str:
-    """kmod and the kernel take `-` and `_` in module names as the same."""
-    return text.replace("-", "_")
 
 
 class Kmod:
@@ -72,13 +39,12 @@ class Kmod:
             self._kept = (stamp, self._read(prefixes, universals))
         return self._kept[1]
 
-    def load(self, module: str) -> str | None:
-        """`modprobe -b`: with its dependencies, its options and the blacklist's word. None, or what modprobe said
-        against it.
+    def load(self, module: str, *, blacklist: bool = True) -> str | None:
+        """Load a module (or the modules of an alias). None, or what modprobe said against it.
 
         modprobe ends with 0 for a blacklisted module too: whoever calls looks into /sys/module afterwards.
         """
-        done = self._modprobe("-b", "--", module)
+        done = self._modprobe(*(["-b"] if blacklist else []), "--", module)
         if done.returncode == 0:
             return None
         return done.stderr.strip().replace("\n", " ") or f"modprobe ended with {done.returncode} and said nothing"
@@ -113,36 +79,13 @@ class Kmod:
 
     def _read(self, prefixes: frozenset[str], universals: frozenset[str]) -> ModuleIndex:
         warnings: list[str] = []
-        config = self._config(warnings)
-        table = _read_text(self._modules / "modules.alias", warnings)
-        builtin = _read_text(self._modules / "modules.builtin.modinfo", warnings)
-        soft_pre = {
-            universal: tuple(
-                module_name(module)
-                for words in config
-                if words[0] == "softdep" and module_name(words[1]) == module_name(universal)
-                for module in _soft_pre(words)
-            )
-            for universal in universals
-        }
-        return ModuleIndex(
-            aliases=tuple(
-                [
-                    Alias(w[1], module_name(w[2]))
-                    for w in config
-                    if w[0] == "alias" and len(w) == 3 and _prefix(w[1]) in prefixes
-                ]
-                + [Alias(p, module_name(m)) for p, m in _table_lines(table, prefixes)]
-                + [Alias(p, module_name(m)) for p, m in _builtin_lines(builtin, prefixes)]
-            ),
-            blacklisted=frozenset(module_name(words[1]) for words in config if words[0] == "blacklist"),
-            soft_pre=soft_pre,
-            table_prefixes={
-                module: _prefixes_of(module, table, builtin) for modules in soft_pre.values() for module in modules
-            },
-            noiommu=_noiommu(config),
-            warnings=tuple(warnings),
+        tables = Tables(
+            config=self._config(warnings),
+            alias=_read_text(self._modules / "modules.alias", warnings),
+            builtin_modinfo=_read_text(self._modules / "modules.builtin.modinfo", warnings),
+            builtin=_read_text(self._modules / "modules.builtin", warnings),
         )
+        return replace(module_index(tables, prefixes, universals), warnings=tuple(warnings))
 
     def _config(self, warnings: list[str]) -> list[list[str]]:
         """modprobe.d and modules.softdep as kmod understands them, a list of words a line (at least two)."""
@@ -186,49 +129,3 @@ def _read_text(path: Path, warnings: list[str]) -> str:
     except OSError as error:
         warnings.append(f"{path} cannot be read ({error.strerror})")
         return ""
-
-
-def _prefix(pattern: str) -> str:
-    return pattern.partition(":")[0]
-
-
-def _table_lines(text: str, prefixes: Iterable[str]) -> list[tuple[str, str]]:
-    # One pass of the regular-expression engine over 30,000 lines instead of 30,000 turns of a Python loop.
-    names = "|".join(map(re.escape, sorted(prefixes)))
-    return re.findall(rf"^alias ((?:{names}):\S+) (\S+)$", text, re.MULTILINE) if names else []
-
-
-def _builtin_lines(text: str, prefixes: Iterable[str]) -> list[tuple[str, str]]:
-    # modules.builtin.modinfo: NUL-terminated `module.key=value`; aliases of built-in drivers stand there since Linux
-    # 6.18.
-    names = "|".join(map(re.escape, sorted(prefixes)))
-    found = re.findall(rf"(?:\A|\0)([^.\0]+)\.alias=((?:{names}):[^\0]+)", text) if names else []
-    return [(pattern, module) for module, pattern in found]
-
-
-def _prefixes_of(module: str, table: str, builtin: str) -> frozenset[str]:
-    spelling = re.escape(module).replace("_", "[-_]")
-    lines = re.findall(rf"^alias ([^:\s]+):\S* {spelling}$", table, re.MULTILINE)
-    return frozenset(lines + re.findall(rf"(?:\A|\0){spelling}\.alias=([^:\0]+):", builtin))
-
-
-def _noiommu(config: list[list[str]]) -> bool:
-    """Whether vfio will be loaded with its unsafe no-IOMMU mode; the last word wins."""
-    values = [
-        (value or "y")[:2].lower()
-        for words in config
-        if words[:2] == ["options", "vfio"]
-        for option, _, value in (word.partition("=") for word in words[2:])
-        if option == "enable_unsafe_noiommu_mode"
-    ]
-    return bool(values) and (values[-1][0] in "1yt" or values[-1] == "on")
-
-
-def _soft_pre(words: list[str]) -> list[str]:
-    """The `pre:` modules of `softdep MODULE pre: A B post: C`.
-
-    kmod 30 forgets the space before `post:` (`pre: A Bpost: C`); no module has a colon in its name, so that can be
-    told apart.
-    """
-    before_post = " ".join(words[2:]).partition("post:")[0]
-    return before_post.partition("pre:")[2].split()

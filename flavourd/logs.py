@@ -20,6 +20,7 @@ MESSAGE_IDS = {
     Kind.REFUSED: "f4cc5cfb95fb42bbbd8a57ea543fcff0",
     Kind.UNDONE: "0c11269f95084b898d15dff11e5dfde5",
     Kind.BROKEN: "330c6d0169a6476f9cbfed21a791e937",
+    Kind.LOST: "681291cf3da6463aa56ddc3d25f17743",
     Kind.GONE: "4535ae8778f04690bb2ca0aa2dd1491e",
     Kind.STUCK: "3b4f603d88c848e78a86496b00014d4c",
 }
@@ -33,6 +34,7 @@ _PRIORITIES = {
     Kind.REFUSED: journal.LOG_WARNING,
     Kind.UNDONE: journal.LOG_WARNING,
     Kind.BROKEN: journal.LOG_CRIT,
+    Kind.LOST: journal.LOG_CRIT,
     Kind.GONE: journal.LOG_WARNING,
     Kind.STUCK: journal.LOG_ERR,
 }
@@ -67,6 +69,10 @@ def _send(
 ) -> None:
     lines = [f"MESSAGE={message}", f"MESSAGE_ID={message_id}", f"PRIORITY={priority}", "SYSLOG_IDENTIFIER=flavourd"]
     lines += [f"{key}={value}" for key, value in fields.items() if value is not None]
-    journal.sendv(*(line.encode(errors="surrogateescape") for line in lines + (more or [])))
-    if sys.stderr.isatty():
+    try:
+        journal.sendv(*(line.encode(errors="surrogateescape") for line in lines + (more or [])))
+        told = not sys.stderr.isatty()
+    except OSError:  # no journal, or it is being restarted
+        told = False
+    if not told:
         print(message, file=sys.stderr)

@@ -67,6 +67,7 @@ class Kind(StrEnum):
     REFUSED = "refused"  # nothing was touched
     UNDONE = "undone"  # tried; the device is exactly as it was
     BROKEN = "broken"  # tried; and it could not be put back
+    LOST = "lost"  # the worker died; what became of the device is not known yet
     GONE = "gone"  # the device went away meanwhile
     STUCK = "stuck"  # the kernel has not answered within the deadline
 
@@ -116,6 +117,8 @@ class Outcome:
                 head = (
                     f"{device} took neither flavour {self.flavour} nor its way back: {self._holder()}: {self.sentence}"
                 )
+            case Kind.LOST:
+                head = f"{device} was lost sight of on the way to flavour {self.flavour}: {self.sentence}"
             case Kind.GONE:
                 head = f"{device} went away on the way to flavour {self.flavour}"
             case Kind.STUCK:

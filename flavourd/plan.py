@@ -9,7 +9,7 @@ from flavourd.candidates import candidates
 from flavourd.device import Binding, Device
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT, FlavourOnBus, Flavours
-from flavourd.kmod import ModuleIndex
+from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Candidate, Skip
 from flavourd.record import Record
 from flavourd.request import Request
@@ -46,7 +46,9 @@ def flavour_of(request: Request, flavours: Flavours, device: Device) -> str:
             raise FlavourError(
                 Code.FOREIGN_MODALIAS,
                 f"{device.id} was asked for under the modalias of other hardware, {request.wanted[:80]!r}",
-                f"its own modalias is {device.modalias}",
+                f"its own modalias is {device.modalias}"
+                if device.modalias
+                else "it has no modalias: ask by the flavour's name",
             )
         return flavours.of_alias_prefix(prefix)
     if not request.wanted:

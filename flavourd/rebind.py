@@ -4,7 +4,6 @@
 import errno
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from flavourd.device import Binding, DeviceId
 from flavourd.kmod import Kmod
@@ -16,11 +15,16 @@ DEFERRED_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
 class Rebind:
-    """One device. `touched` tells whether anything was written to it. Methods raise OSError for failed writes."""
+    """One device. Methods raise OSError for failed writes.
+
+    touched: whether anything was written to the device. met: a driver that took the device while it was being switched,
+    as the native one does when a device has just been plugged in; it had to let go again.
+    """
 
     def __init__(self, device: DeviceId, sysfs: Sysfs, kmod: Kmod, pause: Callable[[float], None] = time.sleep) -> None:
         self._device, self._sysfs, self._kmod, self._pause = device, sysfs, kmod, pause
         self.touched = False
+        self.met: Binding | None = None
 
     def take(self, driver: str) -> int:
         """Give the device to `driver` alone; 0, or the errno of its probe.
@@ -30,7 +34,12 @@ class Rebind:
         self.touched = True
         self._sysfs.write_override(self._device, driver)
         self._unbind()
-        return self._bind(driver)
+        number = self._bind(driver)
+        if number == errno.EBUSY and (other := self._sysfs.binding(self._device)).driver not in (None, driver):
+            self.met = other
+            self._unbind()
+            number = self._bind(driver)
+        return number
 
     def put(self, binding: Binding) -> None:
         """Exactly this driver and this override; OSError with the errno of the step that failed."""
@@ -50,19 +59,25 @@ class Rebind:
         if (driver := self._sysfs.driver(self._device)) != binding.driver:
             raise OSError(errno.EBUSY, f"{driver} has taken the device meanwhile")
 
-    def let_bus_choose(self) -> None:
-        """No override, and whatever driver the bus finds; it may find none."""
+    def let_bus_choose(self, modalias: str | None) -> str | None:
+        """No override, and the driver that the bus finds, or None.
+
+        If none is there, the modules of the native modalias are loaded, as udev does for a device that appears.
+        """
         self.touched = True
         self._sysfs.write_override(self._device, None)
         self._unbind()
-        with suppress(FileExistsError):
+        self._sysfs.probe(self._device)
+        if modalias and not self._sysfs.driver(self._device):
+            self._kmod.load(modalias)
             self._sysfs.probe(self._device)
+        return self._sysfs.driver(self._device)
 
     # ---
 
     def _return(self, driver: str, module: str | None) -> int:
         if module and not self._sysfs.driver_exists(self._device.bus, driver):
-            self._kmod.load(module)
+            self._kmod.load(module, blacklist=False)  # it was loaded before, whoever did it
         if self._sysfs.driver(self._device) == driver:  # loading it has bound it already
             return 0
         return self._bind(driver)
@@ -90,6 +105,7 @@ class Rebind:
                 if error.errno == errno.EAGAIN and (pause := next(pauses, None)) is not None:
                     self._pause(pause)
                     continue
-                # `bind` itself is missing if the driver was unloaded since: nothing matched either.
-                return errno.ENODEV if error.errno in (None, errno.ENOENT) else error.errno
+                if error.errno is None or not self._sysfs.driver_exists(self._device.bus, driver):
+                    return errno.ENODEV  # unloaded since
+                return error.errno
             return 0 if self._sysfs.driver(self._device) == driver else errno.ENODEV

@@ -37,7 +37,7 @@ class Record:
             record = cls(
                 **{**values, "device": DeviceId(**values["device"]), "original": Binding(**values["original"])},
             )
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(str(error)) from error
         texts = (record.flavour, record.since, record.origin, record.device.bus, record.device.name)
         optional = (record.override, record.original.driver, record.original.module, record.original.override)

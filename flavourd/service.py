@@ -6,6 +6,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from typing import Any
 from systemd import daemon
 
 from flavourd import logs
-from flavourd.answer import Host, answer
+from flavourd.answer import Host, answer, refused
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
+from flavourd.flavour import DEFAULT
 from flavourd.journal import Journal
 from flavourd.kmod import Kmod
 from flavourd.kmsg import Kmsg
 from flavourd.outcome import Kind, Outcome
 from flavourd.policy.flavours import read_flavours
-from flavourd.request import Request
+from flavourd.request import Origin, Request
 from flavourd.sysfs import Sysfs
 from flavourd.turns import Turns
 from flavourd.uevents import Uevents
@@ -39,7 +41,7 @@ class Service:
         self._taken: dict[DeviceId, int] = {}
         self._counts = dict.fromkeys(Kind, 0)
         self._stop = asyncio.Event()
-        self._failed = False
+        self._ready = self._failed = False
 
     async def run(self) -> bool:
         """Serve until SIGTERM; False if something unforeseen ended it, so that it should be started anew."""
@@ -50,21 +52,22 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         watchdog = asyncio.create_task(_watchdog())
         self._host.journal.prepare()
-        uevents = Uevents()
+        uevents = Uevents(self._root)
         loop.add_reader(uevents.fileno(), self._on_uevents, uevents)
-        for request in self._host.journal.unanswered():
-            self._turns.take_on(request)
+        self._recover()
         self._take_on(uevents.all())
         # Ready means: what was asked before is answered, so that a VM manager which starts after us finds its devices
         # in place.
         await self._first(self._turns.all_answered())
-        daemon.notify("READY=1")
+        self._ready = True
+        _notify("READY=1")
         self._tell_status()
         await self._stop.wait()
-        daemon.notify("STOPPING=1\nSTATUS=Finishing what is begun")
+        _notify("STOPPING=1\nSTATUS=Finishing what is begun")
         loop.remove_reader(uevents.fileno())
         self._turns.drop_waiting()  # they are not marked as taken: the next start finds them
-        await self._turns.all_answered()
+        if not self._failed:
+            await self._turns.all_answered()
         watchdog.cancel()
         return not self._failed
 
@@ -76,6 +79,21 @@ class Service:
             task.cancel()
 
     # --- where requests come from
+
+    def _recover(self) -> None:
+        """Go on with what a daemon that died had begun."""
+        begun = set()
+        for request, instance in self._host.journal.unanswered():
+            begun.add(request.device)
+            if instance == self._host.sysfs.instance(request.device):
+                self._turns.take_on(request)
+            else:
+                self._tell(
+                    refused(request, FlavourError(Code.NO_DEVICE, f"{request.device} went away before it was done"))
+                )
+        for device in self._host.journal.unfinished():
+            if device not in begun:
+                self._turns.take_on(_put_back(device))
 
     def _on_uevents(self, uevents: Uevents) -> None:
         requests, lost = uevents.drain()
@@ -95,18 +113,20 @@ class Service:
                 self._turns.take_on(request)
 
     def _reload(self) -> None:
-        daemon.notify("RELOADING=1")
+        if self._ready:
+            _notify("RELOADING=1")
         try:
             self._flavours = read_flavours(self._root)
         except FlavourError as error:  # what runs goes on running
             logs.tell_trouble(error)
-        daemon.notify("READY=1")
+        if self._ready:
+            _notify("READY=1")
 
     # --- what becomes of them
 
     def _begin(self, request: Request) -> Callable[[], Outcome]:
         """The work for a request whose turn has come. If this daemon dies before the answer, the next one goes on."""
-        self._host.journal.begin(request)
+        self._host.journal.begin(request, self._host.sysfs.instance(request.device))
         index = self._host.kmod.index(self._flavours.alias_prefixes, self._flavours.universal_modules)
         if index.warnings != self._warned:
             for warning in index.warnings:
@@ -118,29 +138,42 @@ class Service:
     def _tell(self, outcome: Outcome) -> None:
         self._counts[outcome.kind] += 1
         logs.tell(outcome)
+        request = outcome.request
         if outcome.code is not Code.STUCK:
-            self._host.journal.end(outcome.request.device)
+            self._host.journal.end(request.device)
         elif outcome.kind is Kind.REFUSED:  # it never began: the one that is stuck did
-            self._host.journal.take(outcome.request)
+            self._host.journal.take(request)
+        lost = outcome.kind is Kind.LOST and request.origin is not Origin.RECOVERY
+        if lost and request.device in self._host.journal.unfinished():
+            self._turns.take_on(_put_back(request.device))
         self._tell_status()
 
     def _tell_status(self) -> None:
         counts = ", ".join(f"{count} {kind}" for kind, count in self._counts.items() if count)
         stuck = len(self._turns.stuck)
-        daemon.notify(f"STATUS={self._turns.open} in work, {stuck} stuck; so far {counts or 'no requests'}")
+        _notify(f"STATUS={self._turns.open} in work, {stuck} stuck; so far {counts or 'no requests'}")
 
     def _on_unforeseen(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """State is on disk: a fresh start is the one answer that is right for every unforeseen error."""
+        self._failed = True
+        self._stop.set()
         error = context.get("exception")
         story = "".join(traceback.format_exception(error)) if error else str(context.get("message"))
         logs.tell_trouble(FlavourError(Code.INTERNAL, story, "this is a bug in flavourd; it starts anew"))
-        self._failed = True
-        self._stop.set()
+
+
+def _put_back(device: DeviceId) -> Request:
+    return Request(device, DEFAULT, Origin.RECOVERY)
+
+
+def _notify(state: str) -> None:
+    with suppress(OSError):  # a service manager that does not listen must not stop us
+        daemon.notify(state)
 
 
 async def _watchdog() -> None:
     """Tell systemd that the loop turns (sd_watchdog_enabled(3))."""
     microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
     while microseconds:
-        daemon.notify("WATCHDOG=1")
+        _notify("WATCHDOG=1")
         await asyncio.sleep(microseconds / 2_000_000)

@@ -21,7 +21,7 @@ from flavourd.sysfs import Sysfs
 
 
 class Switch:
-    """One run of one plan."""
+    """One run of one plan. `original` and `undo` are the plan's, with what only came to light on the way."""
 
     def __init__(self, plan: Plan, sysfs: Sysfs, kmod: Kmod, kmsg: Kmsg) -> None:
         self._plan, self._sysfs, self._kmod, self._kmsg = plan, sysfs, kmod, kmsg
@@ -36,7 +36,24 @@ class Switch:
         except OSError as error:
             sentence = f"{error.filename or 'a step'} failed: {errno_text(error.errno or 0)}"
             outcome = self._outcome(Kind.UNDONE, code=Code.HOST, sentence=sentence, errno=error.errno)
-        return self._undo(outcome) if outcome.kind is Kind.UNDONE else outcome
+        # What an earlier, interrupted switch left half done is undone even if this one did not begin.
+        begun = self._rebind.touched or self.undo != self._plan.device.binding
+        if outcome.kind is not Kind.UNDONE:
+            return outcome
+        return self._undo(outcome) if begun else replace(outcome, kind=Kind.REFUSED)
+
+    @property
+    def original(self) -> Binding:
+        return self._with_met(self._plan.original)
+
+    @property
+    def undo(self) -> Binding:
+        return self._with_met(self._plan.undo)
+
+    def _with_met(self, binding: Binding) -> Binding:
+        """A device that has just been plugged in may get its native driver only after the snapshot was taken."""
+        met = self._rebind.met
+        return replace(binding, driver=met.driver, module=met.module) if met and not binding.driver else binding
 
     # --- the way into a flavour
 
@@ -92,7 +109,7 @@ class Switch:
             sentence = f"no driver of flavour {self._plan.flavour} could be loaded"
             last = self._plan.candidates[-1].module
             hint = f"install the package that has {last} for this kernel, or lift what forbids it"
-            return self._outcome(Kind.REFUSED, code=Code.NO_CANDIDATE, sentence=sentence, hint=hint)
+            return self._outcome(Kind.UNDONE, code=Code.NO_CANDIDATE, sentence=sentence, hint=hint)
         sentence = f"none of {len(self._refusals)} candidates took it"
         hint = "see what each one says above; journalctl -k has the rest"
         number = next((r.errno for r in reversed(self._refusals) if r.errno), None)
@@ -103,25 +120,28 @@ class Switch:
     def _return(self) -> Outcome:
         target = self._plan.target
         try:
-            if target is None:
-                self._rebind.let_bus_choose()
-            else:
+            if target:
                 self._rebind.put(target)
+                return self._outcome(Kind.SWITCHED)
+            driver = self._rebind.let_bus_choose(self._plan.device.modalias)
         except OSError as error:
             self._refusals.append(self._not_taken_back(target, error))
             sentence, hint = "its native driver does not take it back", "see what the kernel says: journalctl -k"
             return self._outcome(Kind.UNDONE, code=Code.NATIVE_REFUSED, sentence=sentence, hint=hint, errno=error.errno)
-        return self._outcome(Kind.SWITCHED)
+        if self._sysfs.proof(self._device, self._plan.proof):
+            sentence = f"without an override it goes to {driver} again"
+            hint = f"take away what gives it to {driver}: ids= in modprobe.d or on the kernel's command line, or new_id"
+            return self._outcome(Kind.UNDONE, code=Code.NATIVE_REFUSED, sentence=sentence, hint=hint)
+        note = () if driver else ("no native driver of this kernel takes it",)
+        return self._outcome(Kind.SWITCHED, notes=note)
 
     def _undo(self, failed: Outcome) -> Outcome:
         """The outcome as it stands after everything was put back; BROKEN if that failed too."""
-        if not self._rebind.touched:
-            return replace(failed, kind=Kind.REFUSED)
         if self._sysfs.exists(self._device):
             try:
-                self._rebind.put(self._plan.undo)
+                self._rebind.put(self.undo)
             except OSError as error:
-                self._refusals.append(self._not_taken_back(self._plan.undo, error))
+                self._refusals.append(self._not_taken_back(self.undo, error))
                 if self._sysfs.exists(self._device):
                     hint = "mend what the kernel names, then ask for `default`"
                     return self._now(failed, kind=Kind.BROKEN, hint=hint)

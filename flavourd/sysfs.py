@@ -2,12 +2,12 @@
 """The only reader of devices in sysfs and the only writer of their bindings.
 
 Reads of some attributes and every write take the device's lock in the kernel and may sleep for as long as a driver's
-probe() or remove() does, beyond the reach of signals. Therefore all but `exists` is called by workers only, never by
-the daemon itself.
+probe() or remove() does, beyond the reach of signals. Therefore the daemon itself calls only `exists` and `instance`;
+all the rest belongs to its workers.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from flavourd.device import Binding, Device, DeviceId, GroupMember
@@ -26,37 +26,43 @@ class Sysfs:
 
     # --- reading
 
-    def device(self, device: DeviceId, proofs: Iterable[str]) -> Device:
+    def device(self, device: DeviceId, proofs: Collection[str]) -> Device:
         """Snapshot of `device` with the entries of the `proofs` directories; FlavourError(NO_DEVICE) if it is not
         there.
         """
         path = self._path(device)
-        override = _text(path / "driver_override")
-        driver = _link_name(path / "driver")
+        binding = _binding(path)
+        named_in_uevent = None if binding.driver else _uevent_driver(path)
         group = _link_name(path / "iommu_group")
         return Device(
             id=device,
-            binding=Binding(
-                driver=driver,
-                module=_link_name(path / "driver" / "module"),
-                override=None if override in _UNSET else override,
-            ),
+            binding=binding,
             instance=path.stat().st_ino,
             modalias=_text(path / "modalias"),
-            overridable=override is not None,
+            overridable=(path / "driver_override").exists(),
             # drivers/pci/pci-sysfs.c shows this attribute for header types 1 (bridge) and 2 (CardBus) only.
             bridge=(path / "secondary_bus_number").exists(),
-            # device_release_driver() drops the link first and the name in `uevent` last.
-            releasing=driver is None and _uevent_driver(path) is not None,
+            # device_release_driver() drops the link first and the name in `uevent` last; binding sets the name first.
+            releasing=named_in_uevent is not None and _link_name(path / "driver") is None,
             noiommu=_text(self._sys / "module/vfio/parameters/enable_unsafe_noiommu_mode") in ("Y", "1"),
             iommu_group=group,
             group_members=tuple(self._group_members(path, proofs)) if group else (),
             proofs=tuple((name, _entries(path / name)) for name in proofs),
-            parent=_device_id(path / "device") if (path / "device").is_dir() else None,
+            parent=None if (path / "driver_override").exists() else _overridable_above(path),
         )
 
     def exists(self, device: DeviceId) -> bool:
         return any(path.exists() for path in self._places(device))
+
+    def instance(self, device: DeviceId) -> int:
+        """See Device.instance; 0 if the device is not there."""
+        try:
+            return self._bus_path(device).stat().st_ino
+        except OSError:
+            return 0
+
+    def binding(self, device: DeviceId) -> Binding:
+        return _binding(self._bus_path(device))
 
     def driver(self, device: DeviceId) -> str | None:
         return _link_name(self._bus_path(device) / "driver")
@@ -121,13 +127,22 @@ class Sysfs:
             Code.NO_DEVICE, f"there is no device {device}", "it may have been unplugged; see /sys/bus/*/devices"
         )
 
-    def _group_members(self, path: Path, proofs: Iterable[str]) -> Iterable[GroupMember]:
+    def _group_members(self, path: Path, proofs: Collection[str]) -> Iterable[GroupMember]:
         own = path.resolve()
         for name in _entries(path / "iommu_group/devices"):
             member = path / "iommu_group/devices" / name
             if (id_ := _device_id(member)) and member.resolve() != own:
                 claimed = any(_entries(member / proof) for proof in proofs)
                 yield GroupMember(id_, _link_name(member / "driver"), claimed)
+
+
+def _binding(path: Path) -> Binding:
+    override = _text(path / "driver_override")
+    return Binding(
+        driver=_link_name(path / "driver"),
+        module=_link_name(path / "driver" / "module"),
+        override=None if override in _UNSET else override,
+    )
 
 
 def _text(path: Path) -> str | None:
@@ -155,6 +170,13 @@ def _link_name(link: Path) -> str | None:
 def _device_id(path: Path) -> DeviceId | None:
     bus = _link_name(path / "subsystem")
     return DeviceId(bus, path.resolve().name) if bus else None
+
+
+def _overridable_above(path: Path) -> DeviceId | None:
+    for above in path.resolve().parents:
+        if (above / "driver_override").exists():
+            return _device_id(above)
+    return None
 
 
 def _uevent_driver(path: Path) -> str | None:

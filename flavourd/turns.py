@@ -6,6 +6,7 @@ worker is past it is stuck: its requests are refused until the kernel lets go, a
 """
 
 import asyncio
+import traceback
 from collections import deque
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from flavourd.worker import Worker, WorkerDied
 
 # Enough to keep every lock of the kernel's driver core busy; more would only wait there and cost memory.
 _WORKERS_AT_ONCE = 16
+_SLOT_SECONDS = 5.0
 
 
 class Turns:
@@ -77,7 +79,9 @@ class Turns:
                 request = queue.popleft()
                 worker = self._start(request)
                 if worker:
-                    await asyncio.wait((worker.done,), timeout=self._deadline)
+                    await asyncio.wait((worker.done,), timeout=min(_SLOT_SECONDS, self._deadline))
+            if worker and not worker.done.done():  # it sleeps in the kernel and needs no slot for that
+                await asyncio.wait((worker.done,), timeout=max(0, self._deadline - _SLOT_SECONDS))
             if worker and not worker.done.done():
                 await self._wait_for_kernel(request, worker)
             if worker:
@@ -89,10 +93,10 @@ class Turns:
             return Worker(self._begin(request))
         except OSError as error:  # no memory, no processes, a full /run
             hint = "free what it names, then ask again"
-            self._answer(
-                refused(request, FlavourError(Code.HOST, f"no worker could be started: {error}", hint, error.errno))
-            )
-            return None
+            self._answer(_refused(request, Code.HOST, f"no worker could be started: {error}", hint))
+        except Exception:  # noqa: BLE001 - the request is answered, whatever it was
+            self._answer(_refused(request, Code.INTERNAL, traceback.format_exc(), "this is a bug in flavourd"))
+        return None
 
     async def _wait_for_kernel(self, request: Request, worker: Worker[Outcome]) -> None:
         device = request.device
@@ -111,8 +115,7 @@ class Turns:
         while queue:
             request = queue.popleft()
             hint = "it heals by itself when the kernel lets go; ask again then"
-            error = FlavourError(Code.STUCK, "an earlier switch of it is still stuck in the kernel", hint)
-            self._answer(refused(request, error))
+            self._answer(_refused(request, Code.STUCK, "an earlier switch of it is still stuck in the kernel", hint))
 
     def _answer(self, outcome: Outcome) -> None:
         self._close(1)
@@ -124,9 +127,13 @@ class Turns:
             self._all_answered.set()
 
 
+def _refused(request: Request, code: Code, sentence: str, hint: str) -> Outcome:
+    return refused(request, FlavourError(code, sentence, hint))
+
+
 def _outcome(request: Request, worker: Worker[Outcome]) -> Outcome:
     try:
         return worker.done.result()
     except WorkerDied as died:
-        hint = "this is a bug in flavourd; `default` may bring the device back"
-        return refused(request, FlavourError(Code.INTERNAL, str(died), hint))
+        hint = "what it has left half done is put back now; this is a bug, of flavourd or of the driver that it asked"
+        return Outcome(request, Kind.LOST, request.wanted, code=Code.INTERNAL, sentence=str(died), hint=hint)

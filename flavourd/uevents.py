@@ -6,9 +6,12 @@ its later events do come; and the rules keep an open request in udev's database.
 start and after an overflow: a request counts if its SEQNUM is newer than the last one taken for that device.
 """
 
+import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pyudev
 
@@ -19,9 +22,11 @@ TAG = "flavourd"
 
 
 class Uevents:
-    def __init__(self) -> None:
-        self._context = pyudev.Context()
-        self._monitor = pyudev.Monitor.from_netlink(self._context, source="udev")
+    """root: of the host whose udev database is read; events always come from this one."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._database = root / "run/udev"
+        self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="udev")
         self._monitor.filter_by_tag(TAG)
         self._monitor.start()
         # pyudev tells an overflow by raising for ever (its issue 194): ask the socket itself, which also clears it.
@@ -37,40 +42,63 @@ class Uevents:
         while True:
             try:
                 device = self._monitor.poll(timeout=0)
-            except OSError:
-                if not self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            except OSError as error:
+                pending = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if errno.ENOBUFS not in (pending, error.errno):
                     raise
                 lost = True
                 continue
             if device is None:
                 return found, lost
-            if marked := marked_request(device):
-                found.append(marked)
+            # The path's last part, for libudev's sys_name turns `!` into `/`.
+            name = device.device_path.rpartition("/")[2]
+            if device.subsystem and (request := _request(DeviceId(device.subsystem, name), _reader(device))):
+                found.append(request)
 
     def all(self) -> Iterator[Request]:
-        """The last request of every device, from udev's database."""
-        for device in self._context.list_devices().match_tag(TAG):
-            if marked := marked_request(device):
-                yield marked
+        """The last request of every device on a bus, from udev's database.
+
+        Its files are read here, not by libudev: that would open each device's `uevent` too, and sleep there for as long
+        as a stuck driver holds the device (drivers/base/core.c:uevent_show() on Linux 6.1).
+        """
+        for name in sorted(_entries(self._database / "tags" / TAG)):
+            bus, colon, device = name.removeprefix("+").partition(":")
+            if colon and name.startswith("+"):  # others are device nodes and interfaces, which have no flavours
+                properties = _properties(self._database / "data" / name)
+                if request := _request(DeviceId(bus, device), properties.__getitem__):
+                    yield request
 
 
-def marked_request(device: pyudev.Device) -> Request | None:
-    """What the rules have marked on this device or event; None if nothing."""
-    origin, seqnum = _property(device, "FLAVOUR_ORIGIN"), _property(device, "FLAVOUR_SEQNUM")
-    if origin not in tuple(Origin) or not seqnum.isascii() or not seqnum.isdecimal() or not device.subsystem:
+def _request(device: DeviceId, read: Callable[[str], str]) -> Request | None:
+    """What the rules have marked on a device or event; None if nothing."""
+    origin, seqnum = read("FLAVOUR_ORIGIN"), read("FLAVOUR_SEQNUM")
+    if origin not in tuple(Origin) or not seqnum.isascii() or not seqnum.isdecimal():
         return None
-    live = _property(device, "SEQNUM") == seqnum
-    return Request(
-        device=DeviceId(device.subsystem, device.sys_name),
-        wanted=_property(device, "FLAVOUR_REQUEST"),
-        origin=Origin(origin),
-        uuid=(_property(device, "SYNTH_UUID") or None) if live else None,
-        seqnum=int(seqnum),
-    )
+    return Request(device, read("FLAVOUR_REQUEST"), Origin(origin), read("FLAVOUR_UUID") or None, int(seqnum))
 
 
-def _property(device: pyudev.Device, key: str) -> str:
+def _reader(device: pyudev.Device) -> Callable[[str], str]:
+    def read(key: str) -> str:
+        try:
+            return str(device.properties.get(key, ""))
+        except UnicodeDecodeError:  # anybody with root may send anything
+            return "\N{REPLACEMENT CHARACTER}"
+
+    return read
+
+
+def _entries(directory: Path) -> list[str]:
     try:
-        return str(device.properties.get(key, ""))
-    except UnicodeDecodeError:  # anybody with root may send anything
-        return "\N{REPLACEMENT CHARACTER}"
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _properties(file: Path) -> defaultdict[str, str]:
+    """The `E:KEY=VALUE` lines of a file in udev's database; none if the device went away."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        lines = []
+    pairs = (line[2:].partition("=") for line in lines if line.startswith("E:"))
+    return defaultdict(str, {key: value for key, _, value in pairs})

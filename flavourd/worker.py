@@ -35,27 +35,29 @@ class Worker(Generic[T]):
         self.done: asyncio.Future[T] = self._loop.create_future()
         self._answer = bytearray()
         self._pipe, write_end = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _child(work, write_end)
-        os.close(write_end)
+        try:
+            self.pid = os.fork()
+        except OSError:
+            os.close(self._pipe)
+            raise
+        else:
+            if self.pid == 0:
+                _child(work, write_end)
+        finally:
+            os.close(write_end)
         os.set_blocking(self._pipe, False)
-        self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pipe, self._read)
-        self._loop.add_reader(self._pidfd, self._ended)
 
     def _read(self) -> None:
         with suppress(BlockingIOError):
             while part := os.read(self._pipe, 65536):
                 self._answer += part
-            self._loop.remove_reader(self._pipe)
+            self._ended()
 
     def _ended(self) -> None:
-        self._read()
+        """The pipe's other end is closed: the child is gone, or is going without another thing to wait for."""
         self._loop.remove_reader(self._pipe)
-        self._loop.remove_reader(self._pidfd)
         os.close(self._pipe)
-        os.close(self._pidfd)
         _, status = os.waitpid(self.pid, 0)
         if self.done.cancelled():
             return

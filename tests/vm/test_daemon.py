@@ -98,13 +98,14 @@ def test_unrelated_events_do_not_wake_the_daemon(vm: Machine) -> None:
 
 def test_requests_made_while_it_was_not_running_are_answered_before_it_is_ready(vm: Machine) -> None:
     vm.run("systemctl stop flavourd")
-    first = send(vm, E1000E, "default")
-    sent = [send(vm, E1000E, "vfio"), send(vm, VIRTIO_NET, "vfio")]
+    send(vm, E1000E, "default")
+    sent = {device: send(vm, device, "vfio") for device in (E1000E, VIRTIO_NET)}
     vm.run(f"udevadm settle; echo change > {PCI}/{E1000E}/uevent; udevadm settle")
     vm.run("systemctl start flavourd")
     assert (vm.driver(E1000E), vm.driver(VIRTIO_NET)) == ("vfio-pci", "virtio_vfio_pci")
-    assert first and sent
     assert len(outcomes(vm, "SYSLOG_IDENTIFIER=flavourd", count=2)) == 2
+    for device, uuid in sent.items():
+        assert [(told.kind, told.driver) for told in answer(vm, uuid)] == [("switched", VFIO[device])]
 
 
 def test_a_restart_does_not_repeat_what_was_answered(vm: Machine) -> None:
@@ -147,6 +148,55 @@ def test_daemon_and_worker_killed_in_the_middle_are_made_up_for(vm: Machine, ans
     assert told.driver == vm.driver(E1000E) == driver
     assert ask(vm, E1000E, "default").driver == "e1000e"
     assert (vm.driver(E1000E), override(vm, E1000E)) == ("e1000e", "foreign")
+
+
+def kill_in_the_middle(vm: Machine, device: str) -> str:
+    """Kill daemon and worker while the test variant's probe is running, and let nobody start the daemon again."""
+    drop_in(vm, "Restart=no\n")
+    uuid = send(vm, device, "vfio")
+    vm.wait_for("[ $(cat /sys/module/test_vfio_pci/parameters/probes) = 1 ]")
+    vm.run("systemctl kill -s KILL --kill-whom=all flavourd")
+    vm.wait_for("! pgrep -f /usr/sbin/flavourd")
+    return uuid
+
+
+def test_a_wish_that_cannot_be_fulfilled_any_more_after_a_crash_is_undone(vm: Machine) -> None:
+    variant(vm, delay_ms=2000, answer=-5)
+    vm.run(f"echo foreign > {PCI}/{E1000E}/driver_override")
+    uuid = kill_in_the_middle(vm, E1000E)
+    assert (vm.driver(E1000E), override(vm, E1000E)) == (None, "test_vfio_pci"), "half-way"
+    vm.run("rmmod test_vfio_pci; printf 'install %s /bin/false\n' test_vfio_pci vfio_pci > /etc/modprobe.d/none.conf")
+    vm.run("systemctl start flavourd")
+    (told,) = answer(vm, uuid)
+    assert (told.kind, told.code, told.driver) == ("undone", "no-candidate", "e1000e"), told.message
+    assert (vm.driver(E1000E), override(vm, E1000E)) == ("e1000e", "foreign")
+
+
+def test_a_request_from_before_a_crash_is_not_carried_out_on_other_hardware(vm: Machine) -> None:
+    variant(vm, delay_ms=2000)
+    address = vm.plug("e1000e", id="first", romfile="")
+    vm.wait_for(f"test -e {PCI}/{address}/driver")
+    uuid = kill_in_the_middle(vm, address)
+    vm.unplug("first")
+    assert vm.plug("virtio-net-pci", id="second", romfile="", **{"disable-legacy": "on"}) == address
+    vm.wait_for(f"test -e {PCI}/{address}/driver")
+    vm.run("systemctl start flavourd")
+    (told,) = answer(vm, uuid)
+    assert (told.kind, told.code) == ("refused", "no-device")
+    assert (vm.driver(address), override(vm, address)) == ("virtio-pci", None)
+
+
+def test_if_only_the_worker_dies_that_is_told_and_the_device_is_put_back(vm: Machine) -> None:
+    variant(vm, delay_ms=2000)
+    uuid = send(vm, E1000E, "vfio")
+    vm.wait_for("[ $(cat /sys/module/test_vfio_pci/parameters/probes) = 1 ]")
+    vm.run(f"pkill -KILL -P {daemon(vm)}")
+    (told,) = answer(vm, uuid)
+    assert (told.kind, told.code) == ("lost", "internal")
+    (told,) = outcomes(vm, "FLAVOURD_ORIGIN=recovery")
+    assert (told.kind, told.driver) == ("switched", "e1000e")
+    assert (vm.driver(E1000E), override(vm, E1000E)) == ("e1000e", None)
+    assert alive(vm)
 
 
 # --- hangs

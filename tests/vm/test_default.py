@@ -81,6 +81,23 @@ def test_what_others_brought_into_vfio_goes_back_to_the_driver_that_the_bus_choo
     assert (vm.driver(E1000E), override(vm, E1000E)) == ("e1000e", None)
 
 
+def test_for_what_others_brought_into_vfio_the_native_module_is_loaded_if_it_is_not_there(vm: Machine) -> None:
+    vm.run("modprobe vfio-pci && modprobe -r e1000e")
+    vm.run(f"echo vfio-pci > {PCI}/{E1000E}/driver_override; echo {E1000E} > /sys/bus/pci/drivers_probe")
+    assert vm.driver(E1000E) == "vfio-pci"
+    assert ask(vm, E1000E, "default").driver == "e1000e"
+    assert vm.driver(E1000E) == "e1000e"
+
+
+def test_a_device_that_vfio_takes_by_its_id_cannot_go_back_and_that_is_told(vm: Machine) -> None:
+    vm.run("modprobe -r e1000e && modprobe vfio-pci ids=8086:10d3 && modprobe e1000e")
+    assert vm.driver(E1000E) == "vfio-pci"
+    told = ask(vm, E1000E, "default")
+    assert (told.kind, told.code, told.driver) == ("undone", "native-refused", "vfio-pci"), told.message
+    assert "ids=" in told.message
+    assert proof(vm, E1000E)
+
+
 def test_default_of_a_native_device_touches_nothing(vm: Machine) -> None:
     vm.run(f"echo foreign > {PCI}/{E1000E}/driver_override")
     told = ask(vm, E1000E, "default")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What `make install` puts in place works on a host: at once, and after each boot."""
 
+import json
+
 import pytest
 
 from .asking import ask, outcomes
@@ -23,8 +25,13 @@ def test_a_wish_in_a_udev_rule_is_true_after_a_reboot_when_the_service_is_ready(
     ask(vm, VIRTIO_NET, "vfio")  # ends with this kernel, for nobody wrote it down
     vm.write("/etc/udev/rules.d/80-local.rules", f'ACTION=="add", KERNEL=="{E1000E}", ENV{{FLAVOUR}}="vfio"\n')
     vm.reboot()
-    vm.run("systemctl start flavourd")
     assert vm.driver(E1000E) == "vfio-pci"
     assert vm.driver(VIRTIO_NET) == "virtio-pci"
-    assert [told.kind for told in outcomes(vm, "_BOOT_ID=$(tr -d - < /proc/sys/kernel/random/boot_id)")] == ["switched"]
+    this_boot = "_BOOT_ID=$(tr -d - < /proc/sys/kernel/random/boot_id)"
+    assert [told.kind for told in outcomes(vm, this_boot)] == ["switched"]
+    told_at = vm.run(
+        f"journalctl -q -o json --output-fields=__MONOTONIC_TIMESTAMP FLAVOURD_KIND=switched {this_boot}"
+    ).out
+    ready_at = vm.run("systemctl show -P ActiveEnterTimestampMonotonic flavourd").out
+    assert int(json.loads(told_at)["__MONOTONIC_TIMESTAMP"]) < int(ready_at)
     assert ask(vm, E1000E, "default").driver == "e1000e"

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Which modules are tried, in which order, and why others are not."""
+
+from itertools import permutations
+
+import pytest
+
+from flavourd.candidates import candidates, specificity
+from flavourd.flavour import FlavourOnBus, Universal
+from flavourd.module_index import Alias, ModuleIndex
+from flavourd.outcome import Candidate, Skip, Source
+
+_PCI = FlavourOnBus(Universal("vfio_pci", "vfio-pci"), "vfio_pci", needs_iommu_group=True)
+_MODALIAS = "pci:v00008086d000010D3sv00008086sd0000A01Fbc02sc00i00"
+_ANY = "vfio_pci:v*d*sv*sd*bc*sc*i*"
+_UNIVERSAL = Candidate("vfio_pci", Source.UNIVERSAL, "universal driver vfio-pci")
+_NOT_LISTED = "has a table that does not list this device"
+_BLACKLISTED = "is blacklisted in modprobe.d or on the kernel's command line"
+# The closest first.
+_BY_CLOSENESS = [
+    "vfio_pci:v00008086d000010D3sv00008086sd0000A01Fbc02sc00i00",
+    "vfio_pci:v00008086d000010D3sv00008086sd0000A01Fbc*sc*i*",
+    "vfio_pci:v00008086d000010D3sv00008086sd*bc*sc*i*",
+    "vfio_pci:v00008086d000010D3sv*sd*bc02sc00i00",
+    "vfio_pci:v00008086d000010D3sv*sd*bc*sc*i*",
+    "vfio_pci:v00008086d*sv*sd*bc02sc00i00",
+    "vfio_pci:v00008086d*sv*sd*bc02sc*i*",
+    "vfio_pci:v00008086d*sv*sd*bc*sc*i*",
+    "vfio_pci:v*d*sv*sd*bc02sc00i*",
+    "vfio_pci:v*d*sv*sd*bc02sc*i*",
+]
+
+
+def index(*aliases: tuple[str, str], **more: object) -> ModuleIndex:
+    """Aliases as (pattern, module); the universal module's own is always there."""
+    return ModuleIndex(tuple(Alias(*alias) for alias in (*aliases, (_ANY, "vfio_pci"))), **more)  # type: ignore[arg-type]
+
+
+def softdep(table: dict[str, frozenset[str]], *aliases: tuple[str, str], **more: object) -> ModuleIndex:
+    return index(*aliases, soft_pre={"vfio_pci": tuple(table)}, table_prefixes=table, **more)
+
+
+def tried(modules: ModuleIndex, modalias: str | None = _MODALIAS) -> list[str]:
+    found, _ = candidates(modalias, "pci", _PCI, modules)
+    return [candidate.module for candidate in found]
+
+
+def skipped(modules: ModuleIndex) -> tuple[Skip, ...]:
+    return candidates(_MODALIAS, "pci", _PCI, modules)[1]
+
+
+def test_with_nothing_but_the_universal_driver_that_one_is_tried() -> None:
+    assert candidates(_MODALIAS, "pci", _PCI, index()) == ((_UNIVERSAL,), ())
+    assert candidates(_MODALIAS, "pci", _PCI, ModuleIndex()) == ((_UNIVERSAL,), ())
+
+
+def test_a_variant_that_lists_the_device_comes_before_the_universal_driver() -> None:
+    pattern = "vfio_pci:v00008086d000010D3sv*sd*bc*sc*i*"
+    found, skips = candidates(_MODALIAS, "pci", _PCI, index((pattern, "variant")))
+    assert found == (Candidate("variant", Source.ALIAS, pattern), _UNIVERSAL)
+    assert skips == ()
+
+
+def test_the_closest_table_comes_first_and_vendor_and_device_weigh_more_than_class() -> None:
+    patterns = [(pattern, f"module{number}") for number, pattern in enumerate(_BY_CLOSENESS)]
+    expected = [module for _, module in patterns] + ["vfio_pci"]
+    assert tried(index(*patterns)) == expected
+    assert tried(index(*reversed(patterns))) == expected
+
+
+@pytest.mark.parametrize("order", list(permutations(("a", "b", "c"))))
+def test_equally_close_tables_keep_the_order_of_the_file(order: tuple[str, ...]) -> None:
+    assert tried(index(*((_BY_CLOSENESS[4], module) for module in order))) == [*order, "vfio_pci"]
+
+
+def test_a_module_counts_with_its_closest_pattern_and_only_once() -> None:
+    near, far, middle = _BY_CLOSENESS[0], _BY_CLOSENESS[7], _BY_CLOSENESS[4]
+    found, skips = candidates(_MODALIAS, "pci", _PCI, index((far, "twice"), (middle, "once"), (near, "twice")))
+    assert found[:2] == (Candidate("twice", Source.ALIAS, near), Candidate("once", Source.ALIAS, middle))
+    assert len(found) == 3
+    assert skips == ()
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        "vfio_pci:v00008086d000010D3*",
+        "vfio_pci:v00008086d000010D3sv*",
+        "vfio_pci:v00008086d000010D3sv*sd*",
+    ],
+)
+def test_what_a_short_pattern_leaves_out_counts_as_a_wildcard(short: str) -> None:
+    """modprobe.d may hold such aliases; they are as close as the fields that they do name."""
+    closer, farther = "vfio_pci:v00008086d000010D3sv*sd*bc02sc*i*", "vfio_pci:v00008086d*sv*sd*bc02sc00i00"
+    assert tried(index((short, "short"), (closer, "closer"))) == ["closer", "short", "vfio_pci"]
+    assert tried(index((farther, "farther"), (short, "short"))) == ["short", "farther", "vfio_pci"]
+
+
+def test_a_pattern_of_everything_is_as_open_as_can_be() -> None:
+    assert specificity("vfio_pci:*") == specificity(_ANY)
+    assert tried(index(("vfio_pci:*", "any"), (_BY_CLOSENESS[-1], "class"))) == ["class", "any", "vfio_pci"]
+
+
+def test_a_bracket_or_question_mark_in_a_field_is_a_wildcard() -> None:
+    aliases = [
+        ("vfio_pci:v00008086d000010D[0-9]sv*sd*bc*sc*i*", "bracket"),
+        ("vfio_pci:v00008086d000010D?sv*sd*bc*sc*i*", "question"),
+        ("vfio_pci:v00008086d000010D3sv*sd*bc*sc*i*", "exact"),
+    ]
+    assert tried(index(*aliases)) == ["exact", "bracket", "question", "vfio_pci"]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*",
+        "vfio_pci:v00008086d000010D4sv*sd*bc*sc*i*",
+        "vfio_pci:v00008086d000010d3sv*sd*bc*sc*i*",  # modalias digits are upper case; fnmatch(3) tells them apart
+    ],
+)
+def test_a_table_that_does_not_list_the_device_is_never_a_candidate(pattern: str) -> None:
+    modules = index((pattern, "other"))
+    assert tried(modules) == ["vfio_pci"]
+    assert skipped(modules) == (Skip("other", _NOT_LISTED),)
+
+
+def test_a_table_that_does_not_list_the_device_is_not_tried_for_a_softdep_either() -> None:
+    other = "vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*"
+    modules = softdep({"other": frozenset({"vfio_pci"})}, (other, "other"))
+    assert tried(modules) == ["vfio_pci"]
+    assert skipped(modules) == (Skip("other", _NOT_LISTED),)
+    # Nor when the index knows only of the table, not its lines.
+    for prefixes in ({"vfio_pci"}, {"vfio_pci", "pci"}):
+        assert skipped(softdep({"other": frozenset(prefixes)})) == (Skip("other", _NOT_LISTED),)
+
+
+def test_a_table_of_another_flavour_or_bus_says_nothing() -> None:
+    modules = index(("pci:v00008086d*", "native"), ("vfio_pcix:v00008086d*", "x"), ("vfio_cdx:v00008086d*", "cdx"))
+    assert candidates(_MODALIAS, "pci", _PCI, modules) == ((_UNIVERSAL,), ())
+
+
+def test_a_softdep_without_a_table_is_tried_between_the_variants_and_the_universal_driver() -> None:
+    modules = softdep({"filters": frozenset(), "second": frozenset({"acpi"})}, (_BY_CLOSENESS[-1], "variant"))
+    found, skips = candidates(_MODALIAS, "pci", _PCI, modules)
+    assert found == (
+        Candidate("variant", Source.ALIAS, _BY_CLOSENESS[-1]),
+        Candidate("filters", Source.SOFTDEP, "softdep vfio_pci pre: filters"),
+        Candidate("second", Source.SOFTDEP, "softdep vfio_pci pre: second"),
+        _UNIVERSAL,
+    )
+    assert skips == ()
+
+
+def test_a_softdep_that_is_a_native_driver_is_skipped() -> None:
+    modules = softdep({"e1000e": frozenset({"pci"})})
+    assert tried(modules) == ["vfio_pci"]
+    assert skipped(modules) == (Skip("e1000e", "is a native driver, named by a softdep only to be loaded earlier"),)
+
+
+def test_a_softdep_that_is_built_in_is_tried_only_if_its_tables_are_known() -> None:
+    unknown = softdep({"filters": frozenset()}, builtin=frozenset({"filters"}))
+    assert tried(unknown) == ["vfio_pci"]
+    assert skipped(unknown) == (
+        Skip("filters", "is built into the kernel, which does not tell whether it has a table"),
+    )
+    assert tried(softdep({"filters": frozenset({"acpi"})}, builtin=frozenset({"filters"}))) == ["filters", "vfio_pci"]
+
+
+def test_a_softdep_that_lists_the_device_is_tried_once_as_the_variant_that_it_is() -> None:
+    modules = softdep({"variant": frozenset({"vfio_pci"})}, (_BY_CLOSENESS[4], "variant"))
+    found, skips = candidates(_MODALIAS, "pci", _PCI, modules)
+    assert found == (Candidate("variant", Source.ALIAS, _BY_CLOSENESS[4]), _UNIVERSAL)
+    assert skips == ()
+
+
+def test_a_softdep_that_is_named_twice_is_tried_once() -> None:
+    modules = index(soft_pre={"vfio_pci": ("a", "b", "a")}, table_prefixes={"a": frozenset(), "b": frozenset()})
+    assert tried(modules) == ["a", "b", "vfio_pci"]
+
+
+def test_the_universal_driver_is_last_and_only_once_even_if_its_own_softdep_names_it() -> None:
+    modules = softdep(
+        {"vfio_pci": frozenset(), "a": frozenset()},
+        ("vfio_pci:v00008086d000010D3sv00008086sd0000A01Fbc02sc00i00", "vfio_pci"),
+        (_BY_CLOSENESS[-1], "variant"),
+    )
+    assert tried(modules) == ["variant", "a", "vfio_pci"]
+    assert skipped(modules) == ()
+
+
+@pytest.mark.parametrize(
+    ("banned", "left"),
+    [
+        ("variant", ["filters", "vfio_pci"]),
+        ("filters", ["variant", "vfio_pci"]),
+        ("vfio_pci", ["variant", "filters"]),
+    ],
+)
+def test_a_blacklisted_module_is_skipped_with_that_reason(banned: str, left: list[str]) -> None:
+    modules = softdep({"filters": frozenset()}, (_BY_CLOSENESS[4], "variant"), blacklisted=frozenset({banned, "x"}))
+    assert tried(modules) == left
+    assert skipped(modules) == (Skip(banned, _BLACKLISTED),)
+
+
+def test_dash_and_underscore_are_the_same_in_aliases_and_modules() -> None:
+    on_bus = FlavourOnBus(Universal("my-universal", "my-universal"), "my_bus")
+    modules = ModuleIndex(
+        (Alias("my_bus:Na-b_c*", "dashed"), Alias("my_bus:Na[-]b-c", "bracket"), Alias("my_bus:N*", "my_universal")),
+        blacklisted=frozenset(),
+    )
+    found, skips = candidates("my:Na_b-c", "my", on_bus, modules)
+    assert [candidate.module for candidate in found] == ["dashed", "my_universal"]
+    assert skips == (Skip("bracket", _NOT_LISTED),)  # inside brackets a dash is a dash, as kmod has it
+    banned = ModuleIndex(blacklisted=frozenset({"my_universal"}))
+    assert candidates("my:N", "my", on_bus, banned) == ((), (Skip("my_universal", _BLACKLISTED),))
+
+
+@pytest.mark.parametrize("prefix", [None, "vfio_pci"])
+def test_without_a_modalias_or_a_prefix_only_softdeps_and_the_universal_driver_are_left(prefix: str | None) -> None:
+    on_bus = FlavourOnBus(Universal("vfio_pci", "vfio-pci"), prefix)
+    modules = softdep({"filters": frozenset()}, (_BY_CLOSENESS[4], "variant"))
+    found, skips = candidates(None if prefix else _MODALIAS, "pci", on_bus, modules)
+    assert [candidate.module for candidate in found] == ["filters", "vfio_pci"]
+    assert skips == ()

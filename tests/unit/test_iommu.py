@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who keeps an IOMMU group from being given away."""
+
+import pytest
+
+from flavourd.device import Binding, Device, DeviceId, GroupMember
+from flavourd.iommu import blockers, viability_note
+
+
+def member(driver: str | None, *, claimed: bool = False, name: str = "0000:01:00.1") -> GroupMember:
+    return GroupMember(DeviceId("pci", name), driver, claimed)
+
+
+def device(*members: GroupMember) -> Device:
+    return Device(DeviceId("pci", "0000:01:00.0"), Binding("vfio-pci"), iommu_group="7", group_members=members)
+
+
+@pytest.mark.parametrize(
+    ("other", "blocks"),
+    [
+        (member("e1000e"), True),
+        (member(None), False),
+        (member("vfio-pci", claimed=True), False),
+        (member("vfio-pci", claimed=False), True),
+        (member("mlx5_vfio_pci", claimed=True), False),
+        (member("pci-stub"), False),
+        (member("pcieport"), False),
+        (member("pci_stub"), True),
+    ],
+)
+def test_a_member_blocks_its_group_if_its_driver_does_dma_of_its_own(other: GroupMember, blocks: bool) -> None:
+    assert blockers(device(other)) == ((other,) if blocks else ())
+
+
+def test_a_device_alone_or_among_claimed_ones_has_nothing_to_note() -> None:
+    assert viability_note(device()) is None
+    assert viability_note(device(member("vfio-pci", claimed=True), member("pcieport"))) is None
+
+
+def test_the_note_names_every_blocker_and_none_else() -> None:
+    note = viability_note(device(member("e1000e"), member(None), member("nvme", name="0000:01:00.2")))
+    assert note == (
+        "IOMMU group 7 cannot be opened yet: it also holds pci/0000:01:00.1 (e1000e), pci/0000:01:00.2 (nvme); "
+        "put them into the flavour too"
+    )

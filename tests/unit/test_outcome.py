@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What people read about a request."""
+
+import errno
+
+import pytest
+
+from flavourd.device import DeviceId
+from flavourd.errors import Code, FlavourError
+from flavourd.outcome import Candidate, Kind, Outcome, Refusal, Skip, Source, errno_text
+from flavourd.request import Origin, Request
+
+_REQUEST = Request(DeviceId("pci", "0000:01:00.0"), "vfio", Origin.UEVENT)
+_VARIANT = Refusal("variant", "refused: EIO (Input/output error)", errno.EIO, ("first line", "second line"))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "text"),
+    [
+        (
+            Outcome(_REQUEST, Kind.SWITCHED, "vfio", "vfio-pci", before="e1000e", proof=("vfio0",)),
+            "pci/0000:01:00.0 is in flavour vfio now: driver vfio-pci (vfio0), was e1000e",
+        ),
+        (
+            Outcome(
+                _REQUEST,
+                Kind.SWITCHED,
+                "vfio",
+                "vfio-pci",
+                proof=("vfio0",),
+                candidate=Candidate("vfio_pci", Source.UNIVERSAL, ""),
+                refusals=(_VARIANT,),
+                skips=(Skip("x", "is not told in the message"),),
+                notes=("IOMMU group 7 cannot be opened yet",),
+            ),
+            "pci/0000:01:00.0 is in flavour vfio now: driver vfio-pci (vfio0), was driverless; "
+            "variant refused: EIO (Input/output error); kernel: first line | second line; "
+            "IOMMU group 7 cannot be opened yet",
+        ),
+        (
+            Outcome(_REQUEST, Kind.SWITCHED, "default", None, before="vfio-pci"),
+            "pci/0000:01:00.0 is in flavour default now: no driver, was vfio-pci",
+        ),
+        (
+            Outcome(_REQUEST, Kind.ALREADY, "vfio", "vfio-pci", proof=("vfio0", "vfio1")),
+            "pci/0000:01:00.0 was in flavour vfio already: driver vfio-pci (vfio0, vfio1)",
+        ),
+        (
+            Outcome(_REQUEST, Kind.REFUSED, "vfio", code=Code.BRIDGE, sentence="it is a bridge", hint="ask behind it"),
+            "pci/0000:01:00.0 was left as it is: it is a bridge [bridge]; ask behind it",
+        ),
+        (
+            Outcome(
+                _REQUEST,
+                Kind.UNDONE,
+                "vfio",
+                "e1000e",
+                refusals=(_VARIANT, Refusal("vfio_pci", "could not be loaded: x")),
+                code=Code.ALL_REFUSED,
+                sentence="none of 2 candidates took it",
+                hint="see journalctl -k",
+            ),
+            "pci/0000:01:00.0 did not take flavour vfio and is as it was, driver e1000e: none of 2 candidates took it "
+            "[all-refused]; variant refused: EIO (Input/output error); kernel: first line | second line; "
+            "vfio_pci could not be loaded: x; see journalctl -k",
+        ),
+        (
+            Outcome(_REQUEST, Kind.BROKEN, "vfio", code=Code.BUSY, sentence="it is busy", hint="mend it"),
+            "pci/0000:01:00.0 took neither flavour vfio nor its way back: no driver: it is busy [busy]; mend it",
+        ),
+        (
+            Outcome(_REQUEST, Kind.LOST, "vfio", code=Code.INTERNAL, sentence="the worker died", hint="report it"),
+            "pci/0000:01:00.0 was lost sight of on the way to flavour vfio: the worker died [internal]; report it",
+        ),
+        (
+            Outcome(_REQUEST, Kind.GONE, "vfio", code=Code.NO_DEVICE),
+            "pci/0000:01:00.0 went away on the way to flavour vfio [no-device]",
+        ),
+        (
+            Outcome(_REQUEST, Kind.STUCK, "vfio", code=Code.STUCK, sentence="no answer for 60 s", hint="wait"),
+            "pci/0000:01:00.0 on the way to flavour vfio: no answer for 60 s [stuck]; wait",
+        ),
+    ],
+    ids=lambda value: str(value.kind) if isinstance(value, Outcome) else "",
+)
+def test_an_outcome_tells_its_whole_story_in_one_line(outcome: Outcome, text: str) -> None:
+    assert str(outcome) == text
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_has_its_own_sentence_about_its_device(kind: Kind) -> None:
+    sentences = {str(Outcome(_REQUEST, each, "vfio", sentence="x")) for each in Kind}
+    assert len(sentences) == len(Kind)
+    assert str(Outcome(_REQUEST, kind, "vfio", sentence="x")).startswith("pci/0000:01:00.0 ")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.EIO, "EIO (Input/output error)"),
+        (errno.ENODEV, "ENODEV (No such device)"),
+        (517, "517 (Unknown error 517)"),  # EPROBE_DEFER
+    ],
+)
+def test_an_errno_is_told_by_name_and_in_words(number: int, text: str) -> None:
+    assert errno_text(number) == text
+
+
+def test_an_error_tells_sentence_code_and_hint() -> None:
+    assert str(FlavourError(Code.BUSY, "it is busy", "mend it")) == "it is busy [busy]; mend it"
+    assert str(FlavourError(Code.BUSY, "it is busy")) == "it is busy [busy]"
+
+
+def test_a_request_tells_device_flavour_and_origin() -> None:
+    assert str(_REQUEST) == "pci/0000:01:00.0 -> vfio (uevent)"

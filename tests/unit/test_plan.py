@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""From request, snapshot and record to what would be done."""
+
+from dataclasses import replace
+
+import pytest
+
+from flavourd.device import Binding, Device, DeviceId
+from flavourd.errors import Code, FlavourError
+from flavourd.flavour import Flavour, FlavourOnBus, Flavours, Universal
+from flavourd.module_index import Alias, ModuleIndex
+from flavourd.outcome import Skip
+from flavourd.plan import Plan, plan
+from flavourd.record import Record
+from flavourd.request import Origin, Request
+
+_ID = DeviceId("pci", "0000:01:00.0")
+_ALIAS = "v00008086d000010D3sv00008086sd00000000bc02sc00i00"
+_FLAVOURS = Flavours(
+    {
+        "vfio": Flavour("x", "vfio-dev", {"pci": FlavourOnBus(Universal("vfio_pci", "vfio-pci"), "vfio_pci", True)}),
+        "twin": Flavour("x", "vfio-dev", {"pci": FlavourOnBus(Universal("twin", "twin"))}),
+        "other": Flavour("x", "other-dev", {"pci": FlavourOnBus(Universal("other", "other"))}),
+    }
+)
+_NATIVE = Binding("e1000e", "e1000e")
+_HELD = Binding("vfio-pci", "vfio_pci", "vfio-pci")
+_DEVICE = Device(_ID, _NATIVE, instance=5, modalias=f"pci:{_ALIAS}", iommu_group="7")
+_IN_VFIO = replace(_DEVICE, binding=_HELD, proofs=(("vfio-dev", ("vfio0",)), ("other-dev", ())))
+_RECORD = Record(_ID, 5, _NATIVE, "vfio", override="vfio-pci")
+_BEGUN = replace(_RECORD, override=None, unfinished=True)
+_INDEX = ModuleIndex()
+
+
+def decide(
+    wanted: str,
+    device: Device = _DEVICE,
+    record: Record | None = None,
+    *,
+    origin: Origin = Origin.UEVENT,
+    index: ModuleIndex = _INDEX,
+) -> Plan:
+    return plan(Request(device.id, wanted, origin), device, _FLAVOURS, index, record)
+
+
+def error(
+    wanted: str, device: Device = _DEVICE, *, origin: Origin = Origin.UEVENT, index: ModuleIndex = _INDEX
+) -> FlavourError:
+    with pytest.raises(FlavourError) as caught:
+        decide(wanted, device, origin=origin, index=index)
+    assert caught.value.hint, "every error of a plan says what to do next"
+    return caught.value
+
+
+def modules(planned: Plan) -> list[str]:
+    return [candidate.module for candidate in planned.candidates]
+
+
+# --- what cannot be done
+
+
+def test_a_request_without_a_flavour_is_told_which_there_are() -> None:
+    refused = error("")
+    assert refused.code is Code.EMPTY_FLAVOUR
+    assert refused.hint == "known flavours: default, other, twin, vfio"
+
+
+def test_a_flavour_that_nobody_knows_is_refused() -> None:
+    assert error("vfoi").code is Code.UNKNOWN_FLAVOUR
+    assert error("VFIO").code is Code.UNKNOWN_FLAVOUR
+
+
+def test_a_modalias_with_an_unknown_prefix_is_refused() -> None:
+    assert error(f"vfio_cdx:{_ALIAS}", origin=Origin.MODALIAS).code is Code.UNKNOWN_FLAVOUR
+    assert error(f":{_ALIAS}", origin=Origin.MODALIAS).code is Code.UNKNOWN_FLAVOUR
+
+
+@pytest.mark.parametrize("rest", ["v000015B3d0000101E", _ALIAS + "0", "*", "", _ALIAS.lower()])
+def test_a_modalias_of_other_hardware_is_refused(rest: str) -> None:
+    refused = error(f"vfio_pci:{rest}", origin=Origin.MODALIAS)
+    assert refused.code is Code.FOREIGN_MODALIAS
+    assert f"pci:{_ALIAS}" in refused.hint
+
+
+def test_a_modalias_for_a_device_that_has_none_is_refused_in_words() -> None:
+    refused = error(f"vfio_pci:{_ALIAS}", replace(_DEVICE, modalias=None), origin=Origin.MODALIAS)
+    assert refused.code is Code.FOREIGN_MODALIAS
+    assert "None" not in refused.hint
+
+
+def test_a_device_without_an_override_is_refused_and_the_one_below_it_named() -> None:
+    interface = Device(DeviceId("net", "eth0"), Binding(), overridable=False, parent=_ID)
+    refused = error("vfio", interface)
+    assert refused.code is Code.NO_OVERRIDE
+    assert str(_ID) in refused.hint
+    assert error("default", interface).code is Code.NO_OVERRIDE
+    assert error("vfio", replace(interface, parent=None)).code is Code.NO_OVERRIDE
+
+
+@pytest.mark.parametrize("wanted", ["vfio", "default"])
+def test_a_device_that_a_driver_is_still_letting_go_is_refused(wanted: str) -> None:
+    assert error(wanted, replace(_DEVICE, binding=Binding(), releasing=True)).code is Code.RELEASING
+
+
+def test_a_flavour_that_does_not_know_the_bus_is_refused() -> None:
+    refused = error("vfio", replace(_DEVICE, id=DeviceId("platform", "x")))
+    assert refused.code is Code.FLAVOUR_NOT_ON_BUS
+    assert "pci" in refused.hint
+
+
+def test_a_bridge_is_refused() -> None:
+    assert error("vfio", replace(_DEVICE, bridge=True)).code is Code.BRIDGE
+
+
+def test_a_device_without_an_iommu_group_is_refused_where_the_flavour_needs_one() -> None:
+    ungrouped = replace(_DEVICE, iommu_group=None)
+    assert error("vfio", ungrouped).code is Code.NO_IOMMU_GROUP
+    assert modules(decide("other", ungrouped)) == ["other"]
+
+
+def test_without_an_iommu_group_the_unsafe_mode_of_vfio_is_enough() -> None:
+    ungrouped = replace(_DEVICE, iommu_group=None)
+    assert modules(decide("vfio", replace(ungrouped, noiommu=True))) == ["vfio_pci"]
+    assert modules(decide("vfio", ungrouped, index=ModuleIndex(noiommu=True))) == ["vfio_pci"]
+
+
+def test_without_a_single_candidate_every_reason_is_told() -> None:
+    aliases = (Alias("vfio_pci:v00008086d*", "variant"), Alias("vfio_pci:v000015B3d*", "stranger"))
+    index = ModuleIndex(aliases, blacklisted=frozenset({"vfio_pci", "variant"}))
+    refused = error("vfio", index=index)
+    assert refused.code is Code.NO_CANDIDATE
+    for reason in ("variant is blacklisted", "vfio_pci is blacklisted", "stranger has a table"):
+        assert reason in refused.sentence
+
+
+# --- into a flavour
+
+
+def test_a_plan_has_candidates_skips_and_the_way_back() -> None:
+    aliases = (Alias("vfio_pci:v00008086d*", "variant"), Alias("vfio_pci:v000015B3d*", "stranger"))
+    planned = decide("vfio", index=ModuleIndex(aliases))
+    assert modules(planned) == ["variant", "vfio_pci"]
+    assert planned.skips == (Skip("stranger", "has a table that does not list this device"),)
+    assert (planned.flavour, planned.proof, planned.already) == ("vfio", "vfio-dev", False)
+    assert planned.original == planned.undo == _NATIVE
+    assert planned.notes == ()
+
+
+def test_a_modalias_names_the_flavour_by_its_prefix() -> None:
+    planned = decide(f"vfio_pci:{_ALIAS}", origin=Origin.MODALIAS)
+    assert planned.flavour == "vfio"
+    assert modules(planned) == ["vfio_pci"]
+
+
+@pytest.mark.parametrize("origin", Origin)
+def test_a_modalias_is_known_by_its_colon_whoever_asks(origin: Origin) -> None:
+    assert decide(f"vfio_pci:{_ALIAS}", origin=origin).flavour == "vfio"
+
+
+def test_what_the_module_tables_could_not_tell_is_noted() -> None:
+    assert decide("vfio", index=ModuleIndex(warnings=("a", "b"))).notes == (
+        "a: variants may be missed",
+        "b: variants may be missed",
+    )
+
+
+@pytest.mark.parametrize("record", [None, _RECORD, replace(_RECORD, override="gone"), _BEGUN])
+def test_a_device_that_is_in_the_flavour_is_left_alone(record: Record | None) -> None:
+    planned = decide("vfio", _IN_VFIO, record)
+    assert planned.already
+    assert planned.candidates == ()
+
+
+def test_being_in_the_flavour_is_no_matter_of_blacklists_or_groups() -> None:
+    index = ModuleIndex(blacklisted=frozenset({"vfio_pci"}))
+    assert decide("vfio", replace(_IN_VFIO, iommu_group=None), index=index).already
+
+
+def test_a_driver_without_the_proof_is_not_in_the_flavour() -> None:
+    assert not decide("vfio", replace(_IN_VFIO, proofs=(("vfio-dev", ()),))).already
+
+
+def test_a_device_of_another_flavour_is_not_in_this_one() -> None:
+    planned = decide("other", _IN_VFIO, _RECORD)
+    assert not planned.already
+    assert modules(planned) == ["other"]
+
+
+def test_where_two_flavours_have_the_same_proof_the_record_tells_them_apart() -> None:
+    assert modules(decide("twin", _IN_VFIO, _RECORD)) == ["twin"]
+    assert decide("vfio", _IN_VFIO, _RECORD).already
+    assert decide("twin", _IN_VFIO).already  # without a record nobody knows
+
+
+# --- roots: what `default` returns to (original) and where a failure goes back to (undo)
+
+
+@pytest.mark.parametrize(
+    ("device", "record", "original", "undo"),
+    [
+        pytest.param(_DEVICE, None, _NATIVE, _NATIVE, id="never touched"),
+        pytest.param(
+            replace(_DEVICE, binding=Binding("e1000e", None, "mine")),
+            None,
+            Binding("e1000e", None, "mine"),
+            Binding("e1000e", None, "mine"),
+            id="a foreign override is part of the original",
+        ),
+        pytest.param(
+            replace(_DEVICE, binding=Binding(None, None, "vfio-pci")),
+            _RECORD,
+            _NATIVE,
+            Binding(None, None, "vfio-pci"),
+            id="ours still, though the driver let go",
+        ),
+        pytest.param(_DEVICE, _RECORD, _NATIVE, _NATIVE, id="stale: our override is gone"),
+        pytest.param(
+            replace(_DEVICE, binding=Binding("pci-stub", None, "pci-stub")),
+            _RECORD,
+            Binding("pci-stub", None, "pci-stub"),
+            Binding("pci-stub", None, "pci-stub"),
+            id="stale: somebody else has taken it",
+        ),
+        pytest.param(
+            replace(_DEVICE, binding=Binding(None, None, "variant")),
+            _BEGUN,
+            _NATIVE,
+            _NATIVE,
+            id="interrupted half-way",
+        ),
+        pytest.param(
+            _DEVICE, replace(_BEGUN, original=Binding("x", "x")), Binding("x", "x"), Binding("x", "x"), id="begun"
+        ),
+    ],
+)
+def test_the_roots_of_a_switch_into_a_flavour(
+    device: Device, record: Record | None, original: Binding, undo: Binding
+) -> None:
+    planned = decide("vfio", device, record)
+    assert (planned.original, planned.undo) == (original, undo)
+    assert not planned.already
+
+
+def test_from_one_flavour_into_another_the_first_original_is_kept_and_a_failure_goes_back_to_the_first_flavour() -> (
+    None
+):
+    planned = decide("other", _IN_VFIO, _RECORD)
+    assert (planned.original, planned.undo) == (_NATIVE, _HELD)
+
+
+# --- back to default
+
+
+def test_default_with_a_record_goes_back_to_the_original_and_a_failure_into_the_flavour() -> None:
+    planned = decide("default", _IN_VFIO, _RECORD)
+    assert not planned.already
+    assert planned.candidates == ()
+    assert planned.target == planned.original == _NATIVE
+    assert planned.undo == _HELD
+    assert (planned.flavour, planned.proof) == ("default", "vfio-dev")
+
+
+def test_default_without_a_record_lets_the_bus_choose() -> None:
+    planned = decide("default", _IN_VFIO)
+    assert not planned.already
+    assert planned.target is None
+    assert planned.undo == _HELD
+
+
+def test_default_gives_a_foreign_override_back_as_it_was() -> None:
+    original = Binding("e1000e", "e1000e", "mine")
+    assert decide("default", _IN_VFIO, replace(_RECORD, original=original)).target == original
+
+
+def test_default_of_a_device_that_is_held_counts_even_if_somebody_changed_the_override() -> None:
+    device = replace(_IN_VFIO, binding=replace(_HELD, override=None))
+    assert decide("default", device, _RECORD).target == _NATIVE
+
+
+def test_default_of_a_device_that_our_driver_has_lost_goes_back_while_our_override_stands() -> None:
+    planned = decide("default", replace(_DEVICE, binding=Binding(None, None, "vfio-pci")), _RECORD)
+    assert not planned.already
+    assert planned.target == _NATIVE
+
+
+def test_default_after_an_interrupted_switch_goes_back_whatever_stands_there() -> None:
+    for binding in (Binding(), Binding(None, None, "variant"), _NATIVE):
+        planned = decide("default", replace(_DEVICE, binding=binding), _BEGUN)
+        assert not planned.already
+        assert planned.target == planned.undo == _NATIVE
+
+
+@pytest.mark.parametrize("record", [None, _RECORD])
+@pytest.mark.parametrize(
+    "binding", [_NATIVE, Binding("e1000e", "e1000e", "mine"), Binding("pci-stub", None, "pci-stub")]
+)
+def test_default_of_what_is_not_ours_touches_nothing(binding: Binding, record: Record | None) -> None:
+    planned = decide("default", replace(_DEVICE, binding=binding), record)
+    assert planned.already
+    assert planned.target is None
+    assert planned.notes == ()
+
+
+def test_default_of_a_driverless_device_tells_how_to_get_a_driver() -> None:
+    planned = decide("default", replace(_DEVICE, binding=Binding()))
+    assert planned.already
+    assert planned.notes == (
+        "it has no driver; echo 0000:01:00.0 > /sys/bus/pci/drivers_probe lets the kernel choose one",
+    )
+
+
+def test_default_needs_neither_group_nor_candidates() -> None:
+    device = replace(_IN_VFIO, iommu_group=None, bridge=True, modalias=None)
+    index = ModuleIndex(blacklisted=frozenset({"vfio_pci"}), warnings=("x",))
+    assert decide("default", device, _RECORD, index=index).target == _NATIVE
