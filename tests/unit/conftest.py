@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What unit tests share: a temporary tree that stands for the root of a host."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from .gate import Gate
 
 Tree = Callable[[Mapping[str, str]], Path]
 
@@ -29,3 +31,16 @@ def tree(tmp_path: Path) -> Tree:
         return tmp_path
 
     return make
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Iterator[tuple[Gate, Gate]]:
+    first, second = Gate(tmp_path / "first"), Gate(tmp_path / "second")
+    yield first, second
+    first.close()
+    second.close()
+
+
+@pytest.fixture
+def gate(gates: tuple[Gate, Gate]) -> Gate:
+    return gates[0]

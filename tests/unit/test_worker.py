@@ -6,13 +6,15 @@ import fcntl
 import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import pytest
 
 from flavourd.worker import Worker, WorkerDied
+
+from .gate import Gate
 
 T = TypeVar("T")
 _DEADLINE = 60  # far more than any of this takes
@@ -23,53 +25,6 @@ def run(work: Callable[[], T]) -> T:
         return await asyncio.wait_for(Worker(work).done, _DEADLINE)
 
     return asyncio.run(main())
-
-
-class Gate:
-    """Where a worker tells that it is at work, and waits to be let on."""
-
-    def __init__(self, folder: Path) -> None:
-        self._arrived, self._open = folder / "arrived", folder / "open"
-        folder.mkdir()
-        for fifo in (self._arrived, self._open):
-            os.mkfifo(fifo)
-        # For both reading and writing: opening waits for nobody, and a worker never reads an end that is not meant.
-        self._arrivals, self._opener = (
-            os.open(fifo, os.O_RDWR | os.O_NONBLOCK) for fifo in (self._arrived, self._open)
-        )
-
-    def wait(self) -> None:
-        """In the worker."""
-        self._arrived.write_bytes(b"x")
-        with self._open.open("rb", buffering=0) as stream:
-            assert stream.read(1) == b"x"
-
-    async def arrival(self) -> None:
-        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._arrivals, arrived.set)
-        await asyncio.wait_for(arrived.wait(), _DEADLINE)
-        loop.remove_reader(self._arrivals)
-
-    def let_on(self) -> None:
-        os.write(self._opener, b"x")
-
-    def close(self) -> None:
-        """Let on who still waits."""
-        os.close(self._arrivals)
-        os.close(self._opener)
-
-
-@pytest.fixture
-def gates(tmp_path: Path) -> Iterator[tuple[Gate, Gate]]:
-    first, second = Gate(tmp_path / "first"), Gate(tmp_path / "second")
-    yield first, second
-    first.close()
-    second.close()
-
-
-@pytest.fixture
-def gate(gates: tuple[Gate, Gate]) -> Gate:
-    return gates[0]
 
 
 def test_the_result_comes_back_from_another_process() -> None:

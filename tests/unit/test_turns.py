@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Turns: order within a device, none between devices, and an answer to everybody; with real workers."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+
+import pytest
+
+from flavourd.device import DeviceId
+from flavourd.errors import Code
+from flavourd.outcome import Kind, Outcome
+from flavourd.request import Origin, Request
+from flavourd.turns import Turns
+
+from .gate import Gate
+
+_DEADLINE = 60.0
+ONE, OTHER = DeviceId("pci", "0000:01:00.0"), DeviceId("pci", "0000:02:00.0")
+
+
+def request(device: DeviceId, wanted: str = "vfio") -> Request:
+    return Request(device, wanted, Origin.UEVENT)
+
+
+def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), _DEADLINE))
+
+
+def done(asked: Request) -> Outcome:
+    return Outcome(asked, Kind.SWITCHED, asked.wanted)
+
+
+class Turned:
+    """Turns whose workers do what `work` says, and what they answered; `count` waits for so many answers."""
+
+    def __init__(self, work: Callable[[Request], Outcome], deadline: float = _DEADLINE) -> None:
+        self.answers: list[Outcome] = []
+        self._new = asyncio.Event()
+        self.turns = Turns(lambda asked: lambda: work(asked), self._answered, deadline)
+
+    def _answered(self, outcome: Outcome) -> None:
+        self.answers.append(outcome)
+        self._new.set()
+
+    async def count(self, number: int) -> list[tuple[str, Kind, Code | None]]:
+        while len(self.answers) < number:
+            self._new.clear()
+            await self._new.wait()
+        return [(answer.request.wanted, answer.kind, answer.code) for answer in self.answers]
+
+
+def test_requests_of_one_device_are_answered_in_their_order() -> None:
+    async def test() -> None:
+        turned = Turned(done)
+        for wanted in "abcde":
+            turned.turns.take_on(request(ONE, wanted))
+        await turned.turns.all_answered()
+        assert [answer.request.wanted for answer in turned.answers] == list("abcde")
+        assert turned.turns.open == 0
+
+    run(test)
+
+
+def test_another_device_does_not_wait(gate: Gate) -> None:
+    def work(asked: Request) -> Outcome:
+        if asked.device == ONE:
+            gate.wait()
+        return done(asked)
+
+    async def test() -> None:
+        turned = Turned(work)
+        turned.turns.take_on(request(ONE, "slow"))
+        turned.turns.take_on(request(ONE, "next"))
+        await gate.arrival()
+        turned.turns.take_on(request(OTHER, "quick"))
+        assert await turned.count(1) == [("quick", Kind.SWITCHED, None)]
+        gate.let_on()
+        gate.let_on()
+        assert [wanted for wanted, _, _ in await turned.count(3)] == ["quick", "slow", "next"]
+
+    run(test)
+
+
+def test_past_the_deadline_it_is_stuck_the_waiting_are_refused_and_the_end_is_told(gate: Gate) -> None:
+    def work(asked: Request) -> Outcome:
+        if asked.wanted == "hangs":
+            gate.wait()
+        return done(asked)
+
+    async def test() -> None:
+        turned = Turned(work, deadline=0.3)
+        turned.turns.take_on(request(ONE, "hangs"))
+        turned.turns.take_on(request(ONE, "waits"))
+        assert await turned.count(2) == [("hangs", Kind.STUCK, Code.STUCK), ("waits", Kind.REFUSED, Code.STUCK)]
+        assert turned.turns.stuck == {ONE}
+        await turned.turns.all_answered()
+        turned.turns.take_on(request(ONE, "late"))
+        assert (await turned.count(3))[-1] == ("late", Kind.REFUSED, Code.STUCK)
+        gate.let_on()
+        assert (await turned.count(4))[-1] == ("hangs", Kind.SWITCHED, None)
+        assert turned.turns.stuck == set()
+        turned.turns.take_on(request(ONE, "again"))
+        assert (await turned.count(5))[-1] == ("again", Kind.SWITCHED, None)
+
+    run(test)
+
+
+def test_a_worker_that_is_killed_is_told_as_lost_and_the_next_has_its_turn() -> None:
+    def work(asked: Request) -> Outcome:
+        if asked.wanted == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done(asked)
+
+    async def test() -> None:
+        turned = Turned(work)
+        turned.turns.take_on(request(ONE, "dies"))
+        turned.turns.take_on(request(ONE, "lives"))
+        assert await turned.count(2) == [("dies", Kind.LOST, Code.INTERNAL), ("lives", Kind.SWITCHED, None)]
+
+    run(test)
+
+
+@pytest.mark.parametrize(("error", "code"), [(OSError(28, "full"), Code.HOST), (KeyError("bug"), Code.INTERNAL)])
+def test_a_request_that_cannot_begin_is_answered_too(error: Exception, code: Code) -> None:
+    async def test() -> None:
+        answers: list[Outcome] = []
+
+        def begin(asked: Request) -> Callable[[], Outcome]:
+            if asked.wanted == "fails":
+                raise error
+            return lambda: done(asked)
+
+        turns = Turns(begin, answers.append, _DEADLINE)
+        turns.take_on(request(ONE, "fails"))
+        turns.take_on(request(ONE, "works"))
+        await turns.all_answered()
+        assert [(answer.kind, answer.code) for answer in answers] == [(Kind.REFUSED, code), (Kind.SWITCHED, None)]
+
+    run(test)
+
+
+def test_what_waits_can_be_dropped_and_what_has_begun_is_answered(gate: Gate) -> None:
+    def work(asked: Request) -> Outcome:
+        gate.wait()
+        return done(asked)
+
+    async def test() -> None:
+        turned = Turned(work)
+        for wanted in "abc":
+            turned.turns.take_on(request(ONE, wanted))
+        await gate.arrival()
+        turned.turns.drop_waiting()
+        assert turned.turns.open == 1
+        gate.let_on()
+        await turned.turns.all_answered()
+        assert await turned.count(1) == [("a", Kind.SWITCHED, None)]
+
+    run(test)
+
+
+def test_more_requests_than_slots_are_all_answered() -> None:
+    async def test() -> None:
+        turned = Turned(done)
+        for number in range(40):
+            turned.turns.take_on(request(DeviceId("pci", f"0000:{number:02x}:00.0")))
+        await turned.turns.all_answered()
+        assert len(turned.answers) == 40
+
+    run(test)
