@@ -108,7 +108,8 @@ class Outcome:
             case Kind.ALREADY:
                 head = f"{device} was in flavour {self.flavour} already: {self._holder()}"
             case Kind.REFUSED:
-                head = f"{device} was left as it is: {self.sentence}"
+                about = self.sentence if str(device) in self.sentence else f"{device}: {self.sentence}"
+                head = f"{about}; nothing was touched"
             case Kind.UNDONE:
                 head = (
                     f"{device} did not take flavour {self.flavour} and is as it was, {self._holder()}: {self.sentence}"

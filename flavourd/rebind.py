@@ -26,14 +26,14 @@ class Rebind:
         self.touched = False
         self.met: Binding | None = None
 
-    def take(self, driver: str) -> int:
-        """Give the device to `driver` alone; 0, or the errno of its probe.
-
-        The override comes first: between unbind and bind nobody else may take the device.
-        """
+    def reserve(self, driver: str) -> None:
+        """Free the device for `driver` alone: override first, lest somebody else takes it after the unbind."""
         self.touched = True
         self._sysfs.write_override(self._device, driver)
         self._unbind()
+
+    def bind(self, driver: str) -> int:
+        """Give the device, reserved before, to `driver`; 0, or the errno of its probe."""
         number = self._bind(driver)
         if number == errno.EBUSY and (other := self._sysfs.binding(self._device)).driver not in (None, driver):
             self.met = other

@@ -92,8 +92,9 @@ class Switch:
         return min(drivers, key=lambda name: (name.replace("-", "_") != module, name)), None
 
     def _try(self, driver: str, candidate: Candidate) -> Refusal | None:
-        self._kmsg.lines()  # what was said before is no answer to this
-        number = self._rebind.take(driver)
+        self._rebind.reserve(driver)
+        self._kmsg.lines()  # what was said before the bind is no answer to it
+        number = self._rebind.bind(driver)
         if number == errno.EAGAIN:
             said = f"deferred its answer for {sum(DEFERRED_PAUSES):.0f} s: {errno_text(number)}"
         elif number:

@@ -47,7 +47,7 @@ _VARIANT = Refusal("variant", "refused: EIO (Input/output error)", errno.EIO, ("
         ),
         (
             Outcome(_REQUEST, Kind.REFUSED, "vfio", code=Code.BRIDGE, sentence="it is a bridge", hint="ask behind it"),
-            "pci/0000:01:00.0 was left as it is: it is a bridge [bridge]; ask behind it",
+            "pci/0000:01:00.0: it is a bridge; nothing was touched [bridge]; ask behind it",
         ),
         (
             Outcome(
@@ -91,7 +91,7 @@ def test_an_outcome_tells_its_whole_story_in_one_line(outcome: Outcome, text: st
 def test_every_kind_has_its_own_sentence_about_its_device(kind: Kind) -> None:
     sentences = {str(Outcome(_REQUEST, each, "vfio", sentence="x")) for each in Kind}
     assert len(sentences) == len(Kind)
-    assert str(Outcome(_REQUEST, kind, "vfio", sentence="x")).startswith("pci/0000:01:00.0 ")
+    assert str(Outcome(_REQUEST, kind, "vfio", sentence="x")).startswith("pci/0000:01:00.0")
 
 
 @pytest.mark.parametrize(

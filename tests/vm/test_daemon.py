@@ -156,7 +156,7 @@ def kill_in_the_middle(vm: Machine, device: str) -> str:
     uuid = send(vm, device, "vfio")
     vm.wait_for("[ $(cat /sys/module/test_vfio_pci/parameters/probes) = 1 ]")
     vm.run("systemctl kill -s KILL --kill-whom=all flavourd")
-    vm.wait_for("! pgrep -f /usr/sbin/flavourd")
+    vm.wait_for("! pgrep -x flavourd")
     return uuid
 
 
