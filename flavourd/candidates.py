@@ -49,9 +49,8 @@ def candidates(
     found.append(Candidate(universal, Source.UNIVERSAL, f"universal driver {flavour.universal.driver}"))
     for candidate in found:
         if candidate.module in index.blacklisted:
-            skips[candidate.module] = Skip(
-                candidate.module, "is blacklisted in modprobe.d or on the kernel's command line"
-            )
+            reason = "is blacklisted in modprobe.d or on the kernel's command line"
+            skips[candidate.module] = Skip(candidate.module, reason, missed=True)
     return tuple(c for c in found if c.module not in skips), tuple(skips.values())
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Tell outcomes to the journal, with fields that programs can match, and to the terminal when there is one.
 
-Fields: FLAVOURD_DEVICE, _FLAVOUR, _ORIGIN, _KIND, _CODE, _DRIVER, _CANDIDATE, _UUID (of a synthetic uevent), ERRNO,
-and FLAVOURD_REFUSED once for each candidate that refused. Every kind of outcome has a MESSAGE_ID, which
-systemd/flavourd.catalog explains (`journalctl -x`).
+Fields: FLAVOURD_DEVICE, _FLAVOUR, _ORIGIN, _KIND, _CODE, _DRIVER, _CANDIDATE, _UUID (of a synthetic uevent), ERRNO, and
+once for each candidate that refused or was not tried FLAVOURD_REFUSED or FLAVOURD_SKIPPED. Every kind of outcome has a
+MESSAGE_ID, which systemd/flavourd.catalog explains (`journalctl -x`).
 """
 
 import sys
@@ -56,8 +56,9 @@ def tell(outcome: Outcome) -> None:
         "FLAVOURD_UUID": request.uuid,
         "ERRNO": outcome.errno,
     }
-    refused = [f"FLAVOURD_REFUSED={refusal}" for refusal in outcome.refusals]
-    _send(str(outcome), MESSAGE_IDS[outcome.kind], _PRIORITIES[outcome.kind], fields, refused)
+    more = [f"FLAVOURD_REFUSED={refusal}" for refusal in outcome.refusals]
+    more += [f"FLAVOURD_SKIPPED={skip}" for skip in outcome.skips]
+    _send(str(outcome), MESSAGE_IDS[outcome.kind], _PRIORITIES[outcome.kind], fields, more)
 
 
 def tell_trouble(error: FlavourError, priority: int = journal.LOG_ERR) -> None:

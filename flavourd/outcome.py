@@ -32,10 +32,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Skip:
-    """A module that is not tried, and why."""
+    """A module that is not tried, and why. missed: it fits the device, so somebody may have counted on it."""
 
     module: str
     reason: str
+    missed: bool = False
 
     def __str__(self) -> str:
         return f"{self.module} {self.reason}"
@@ -95,6 +96,7 @@ class Outcome:
         """The whole story in one line: what is now, what each candidate answered, what to do next."""
         parts = [self._headline()]
         parts += map(str, self.refusals)
+        parts += [str(skip) for skip in self.skips if skip.missed]
         parts += self.notes
         if self.hint:
             parts.append(self.hint)

@@ -199,7 +199,7 @@ def test_the_universal_driver_is_last_and_only_once_even_if_its_own_softdep_name
 def test_a_blacklisted_module_is_skipped_with_that_reason(banned: str, left: list[str]) -> None:
     modules = softdep({"filters": frozenset()}, (_BY_CLOSENESS[4], "variant"), blacklisted=frozenset({banned, "x"}))
     assert tried(modules) == left
-    assert skipped(modules) == (Skip(banned, _BLACKLISTED),)
+    assert skipped(modules) == (Skip(banned, _BLACKLISTED, missed=True),)
 
 
 def test_dash_and_underscore_are_the_same_in_aliases_and_modules() -> None:
@@ -212,7 +212,7 @@ def test_dash_and_underscore_are_the_same_in_aliases_and_modules() -> None:
     assert [candidate.module for candidate in found] == ["dashed", "my_universal"]
     assert skips == (Skip("bracket", _NOT_LISTED),)  # inside brackets a dash is a dash, as kmod has it
     banned = ModuleIndex(blacklisted=frozenset({"my_universal"}))
-    assert candidates("my:N", "my", on_bus, banned) == ((), (Skip("my_universal", _BLACKLISTED),))
+    assert candidates("my:N", "my", on_bus, banned) == ((), (Skip("my_universal", _BLACKLISTED, missed=True),))
 
 
 @pytest.mark.parametrize("prefix", [None, "vfio_pci"])

@@ -36,6 +36,7 @@ class Told:
     driver: str | None
     candidate: str | None
     refused: tuple[str, ...]
+    skipped: tuple[str, ...]
     errno: int | None
     flavour: str
     origin: str
@@ -44,14 +45,14 @@ class Told:
     @classmethod
     def from_json(cls, line: str) -> "Told":
         entry = json.loads(line)
-        refused = entry.get("FLAVOURD_REFUSED", [])
         return cls(
             kind=entry["FLAVOURD_KIND"],
             message=_text(entry["MESSAGE"]),
             code=entry.get("FLAVOURD_CODE"),
             driver=entry.get("FLAVOURD_DRIVER"),
             candidate=entry.get("FLAVOURD_CANDIDATE"),
-            refused=tuple(map(_text, refused if isinstance(refused, list) else [refused])),
+            refused=_texts(entry.get("FLAVOURD_REFUSED", [])),
+            skipped=_texts(entry.get("FLAVOURD_SKIPPED", [])),
             errno=int(entry["ERRNO"]) if "ERRNO" in entry else None,
             flavour=_text(entry["FLAVOURD_FLAVOUR"]),
             origin=entry["FLAVOURD_ORIGIN"],
@@ -117,6 +118,11 @@ def variant(vm: Machine, **parameters: int) -> None:
 
 def probes(vm: Machine) -> int:
     return int(vm.run("cat /sys/module/test_vfio_pci/parameters/probes").out)
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    """A field that may stand in an entry several times."""
+    return tuple(map(_text, values if isinstance(values, list) else [values]))
 
 
 def _text(value: object) -> str:

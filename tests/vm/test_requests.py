@@ -210,6 +210,7 @@ def test_a_blacklisted_variant_is_skipped(vm: Machine) -> None:
     vm.write("/etc/modprobe.d/local.conf", "blacklist virtio_vfio_pci\n")
     told = ask(vm, VIRTIO_NET, "vfio")
     assert (told.kind, told.driver) == ("switched", "vfio-pci")
+    assert "virtio_vfio_pci is blacklisted" in told.message
     assert "virtio_vfio_pci" not in vfio_modules(vm)
 
 

@@ -97,7 +97,9 @@ def test_a_variant_whose_table_does_not_list_the_device_is_never_tried(vm: Machi
     variant(vm)
     vm.run("modprobe test_vfio_pci")
     for device in (E1000, VIRTIO_NET):
-        assert ask(vm, device, "vfio").kind == "switched"
+        told = ask(vm, device, "vfio")
+        assert told.kind == "switched"
+        assert "test_vfio_pci has a table that does not list this device" in told.skipped
     assert probes(vm) == 0
     assert vm.driver(E1000) == "vfio-pci"
     assert vm.driver(VIRTIO_NET) == "virtio_vfio_pci"
