@@ -30,11 +30,11 @@ _VARIANT = Refusal("variant", "refused: EIO (Input/output error)", errno.EIO, ("
                 proof=("vfio0",),
                 candidate=Candidate("vfio_pci", Source.UNIVERSAL, ""),
                 refusals=(_VARIANT,),
-                skips=(Skip("x", "is not told in the message"),),
+                skips=(Skip("x", "is not told in the message"), Skip("y", "is blacklisted", missed=True)),
                 notes=("IOMMU group 7 cannot be opened yet",),
             ),
             "pci/0000:01:00.0 is in flavour vfio now: driver vfio-pci (vfio0), was driverless; "
-            "variant refused: EIO (Input/output error); kernel: first line | second line; "
+            "variant refused: EIO (Input/output error); kernel: first line | second line; y is blacklisted; "
             "IOMMU group 7 cannot be opened yet",
         ),
         (
