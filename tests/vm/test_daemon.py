@@ -199,6 +199,22 @@ def test_if_only_the_worker_dies_that_is_told_and_the_device_is_put_back(vm: Mac
     assert alive(vm)
 
 
+def test_a_device_that_is_unplugged_in_the_middle_is_told_and_forgotten(vm: Machine) -> None:
+    variant(vm, delay_ms=2000, answer=-5)
+    address = vm.plug("e1000e", id="late", romfile="")
+    vm.wait_for(f"test -e {PCI}/{address}/driver")
+    uuid = send(vm, address, "vfio")
+    vm.wait_for("[ $(cat /sys/module/test_vfio_pci/parameters/probes) = 1 ]")
+    vm.unplug("late")
+    (told,) = answer(vm, uuid)
+    assert (told.kind, told.code) == ("gone", "no-device"), told.message
+    assert vm.run("ls /run/flavourd/records /run/flavourd/begun").out.split() == [
+        "/run/flavourd/begun:",
+        "/run/flavourd/records:",
+    ]
+    assert ask(vm, E1000E, "vfio").kind == "switched"
+
+
 # --- hangs
 
 
@@ -215,6 +231,15 @@ def test_past_the_deadline_the_answer_comes_others_are_served_and_the_end_is_tol
     told = answer(vm, uuid, count=2)[-1]
     assert (told.kind, told.driver) == ("switched", "test_vfio_pci")
     assert "0 stuck" in vm.run("systemctl show -P StatusText flavourd").out
+
+
+def test_a_daemon_whose_loop_stands_still_is_replaced_by_systemd(vm: Machine) -> None:
+    drop_in(vm, "WatchdogSec=4\nTimeoutAbortSec=1\n")
+    pid = daemon(vm)
+    vm.run("systemctl kill -s STOP flavourd")
+    uuid = send(vm, E1000E, "vfio")
+    vm.wait_for(f"[ $(systemctl show -P MainPID flavourd) != {pid} ] && systemctl is-active flavourd", timeout=60)
+    assert answer(vm, uuid)[0].kind == "switched"
 
 
 # --- configuration and the unit
