@@ -54,9 +54,9 @@ def decode(text: str, wanted: type[T], file: str) -> T:
         if node is None:
             decoder.problem(None, "the file is empty")
         else:
-            value = decoder.decode(node, wanted)
+            value: T = decoder.decode(node, wanted)
             if not decoder.problems:
-                return value  # type: ignore[no-any-return]
+                return value
     raise DecodeError(decoder.problems)
 
 
@@ -123,7 +123,8 @@ class _Decoder:
         out.
         """
         if not isinstance(node, yaml.MappingNode):
-            return self.problem(node.start_mark, "a mapping (key: value) is expected here")  # type: ignore[no-any-return]
+            self.problem(node.start_mark, "a mapping (key: value) is expected here")
+            return None
         result: dict[str, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
