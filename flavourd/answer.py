@@ -44,8 +44,10 @@ def answer(request: Request, host: Host, flavours: Flavours, index: ModuleIndex)
             device = _snapshot(request, host, flavours)
             record = host.journal.record(request.device)
             if record and record.instance != device.instance:  # other hardware stands there now
+                host.journal.drop(request.device)
                 record = None
             planned = plan(request, device, flavours, index, record)
+            _check_still_wanted(planned, record)
         except FlavourError as error:
             outcome = refused(request, error)
             if not (record and record.unfinished):
@@ -59,6 +61,23 @@ def answer(request: Request, host: Host, flavours: Flavours, index: ModuleIndex)
             kind = Kind.UNDONE if back.kind is Kind.SWITCHED else back.kind
             return replace(outcome, kind=kind, driver=back.driver, before=back.before, refusals=back.refusals)
         return _carry_out(planned, record, host)
+
+
+def _check_still_wanted(planned: Plan, record: Record | None) -> None:
+    """What an earlier run of the daemon left open may have been ended since, by its worker or by somebody else."""
+    origin = planned.request.origin
+    half_done = record is not None and record.unfinished
+    if origin is Origin.PUT_BACK:
+        wanted = half_done
+    elif origin is Origin.RECOVERY:
+        # Without a record the switch never began, except for `default`, whose end is that there is no record.
+        never_begun = record is None and planned.flavour != DEFAULT
+        wanted = half_done or never_begun or planned.already
+    else:
+        wanted = True
+    if not wanted:
+        sentence = f"what was begun with {planned.device.id} has ended meanwhile"
+        raise FlavourError(Code.OVERTAKEN, sentence, "ask again if you still want it")
 
 
 def _carry_out(planned: Plan, record: Record | None, host: Host) -> Outcome:
@@ -139,8 +158,9 @@ def _settle(planned: Plan, original: Binding, outcome: Outcome, before: Record |
         case Kind.SWITCHED if planned.flavour != DEFAULT:
             journal.save(replace(_begun(planned), original=original, override=outcome.driver, unfinished=False))
         case Kind.ALREADY if before and planned.flavour != DEFAULT:
-            if before.unfinished:
-                journal.save(replace(before, override=planned.device.binding.override, unfinished=False))
+            if before.unfinished or before.flavour != planned.flavour:
+                override = planned.device.binding.override
+                journal.save(replace(before, flavour=planned.flavour, override=override, unfinished=False))
         case Kind.BROKEN:  # `default` may still bring the original back, once the kernel lets it
             override = host.sysfs.override(device)
             journal.save(replace(_begun(planned), original=original, override=override, unfinished=False))

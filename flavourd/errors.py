@@ -13,6 +13,7 @@ class Code(StrEnum):
     EMPTY_FLAVOUR = "empty-flavour"
     UNKNOWN_FLAVOUR = "unknown-flavour"
     FOREIGN_MODALIAS = "foreign-modalias"
+    OVERTAKEN = "overtaken"
     # The device cannot take it
     NO_DEVICE = "no-device"
     NO_OVERRIDE = "no-override"

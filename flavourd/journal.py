@@ -58,13 +58,13 @@ class Journal:
     def drop(self, device: DeviceId) -> None:
         self._record_file(device).unlink(missing_ok=True)
 
-    def unfinished(self) -> Iterator[DeviceId]:
-        """Devices whose worker died in the middle of a switch."""
+    def unfinished(self) -> Iterator[Record]:
+        """Of the devices whose worker died in the middle of a switch, or is still at it."""
         for file in sorted(self._records.glob("[!.]*.json")):
             with suppress(OSError, ValueError):  # told when the device is asked for
                 record = Record.from_json(file.read_text(encoding="utf-8"))
                 if record.unfinished:
-                    yield record.device
+                    yield record
 
     # --- requests
 

@@ -90,7 +90,7 @@ def plan(request: Request, device: Device, flavours: Flavours, index: ModuleInde
         )
     held = bool(device.proof(flavour.proof))
     original, undo = _roots(device, record, held)
-    if held and (record is None or record.flavour == name):
+    if held and (record is None or record.flavour in (name, DEFAULT)):  # DEFAULT: the way back was begun, not gone
         return Plan(request, name, flavour.proof, device, original, undo, already=True)
     _check_takeable(device, on_bus, index)
     found, skips = candidates(device.modalias, device.id.bus, on_bus, index)
@@ -121,7 +121,11 @@ def _plan_default(request: Request, device: Device, flavours: Flavours, record: 
 
 def _still_ours(device: Device, record: Record | None) -> bool:
     """Whether what flavourd did is still in force; if not, somebody has taken the device over and it is his now."""
-    return record is not None and (record.unfinished or device.binding.override == record.override)
+    if record is None or record.unfinished:
+        return record is not None
+    # No override is what a device has that was never touched: that alone says nothing about one with a driver.
+    telling = record.override is not None or device.binding.driver is None
+    return telling and device.binding.override == record.override
 
 
 def _roots(device: Device, record: Record | None, held: bool) -> tuple[Binding, Binding]:

@@ -17,8 +17,8 @@ DEFERRED_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 class Rebind:
     """One device. Methods raise OSError for failed writes.
 
-    touched: whether anything was written to the device. met: a driver that took the device while it was being switched,
-    as the native one does when a device has just been plugged in; it had to let go again.
+    touched: whether anything was written to the device. met: the driver that had the device when it was first touched,
+    or took it while it was being switched; it is news for who saw a driverless device before.
     """
 
     def __init__(self, device: DeviceId, sysfs: Sysfs, kmod: Kmod, pause: Callable[[float], None] = time.sleep) -> None:
@@ -28,6 +28,8 @@ class Rebind:
 
     def reserve(self, driver: str) -> None:
         """Free the device for `driver` alone: override first, lest somebody else takes it after the unbind."""
+        if not self.touched and (found := self._sysfs.binding(self._device)).driver:
+            self.met = found
         self.touched = True
         self._sysfs.write_override(self._device, driver)
         self._unbind()

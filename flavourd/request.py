@@ -15,6 +15,7 @@ class Origin(StrEnum):
     MODALIAS = "modalias"  # a modalias with a flavour's prefix
     RULE = "rule"  # an admin's own udev rule: ENV{FLAVOUR}=
     RECOVERY = "recovery"  # what a daemon that died had begun
+    PUT_BACK = "put-back"  # what a worker that died has left half done
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,11 @@ class Service:
                 self._tell(
                     refused(request, FlavourError(Code.NO_DEVICE, f"{request.device} went away before it was done"))
                 )
-        for device in self._host.journal.unfinished():
-            if device not in begun:
-                self._turns.take_on(_put_back(device))
+        for record in list(self._host.journal.unfinished()):
+            if record.instance != self._host.sysfs.instance(record.device):
+                self._host.journal.drop(record.device)
+            elif record.device not in begun:
+                self._turns.take_on(_put_back(record.device))
 
     def _on_uevents(self, uevents: Uevents) -> None:
         requests, lost = uevents.drain()
@@ -143,9 +145,9 @@ class Service:
             self._host.journal.end(request.device)
         elif outcome.kind is Kind.REFUSED:  # it never began: the one that is stuck did
             self._host.journal.take(request)
-        lost = outcome.kind is Kind.LOST and request.origin is not Origin.RECOVERY
-        if lost and request.device in self._host.journal.unfinished():
-            self._turns.take_on(_put_back(request.device))
+        lost = outcome.kind is Kind.LOST and request.origin is not Origin.PUT_BACK
+        if lost and any(record.device == request.device for record in self._host.journal.unfinished()):
+            self._turns.take_on(_put_back(request.device), first=True)
         self._tell_status()
 
     def _tell_status(self) -> None:
@@ -163,7 +165,7 @@ class Service:
 
 
 def _put_back(device: DeviceId) -> Request:
-    return Request(device, DEFAULT, Origin.RECOVERY)
+    return Request(device, DEFAULT, Origin.PUT_BACK)
 
 
 def _notify(state: str) -> None:

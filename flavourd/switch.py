@@ -52,8 +52,10 @@ class Switch:
 
     def _with_met(self, binding: Binding) -> Binding:
         """A device that has just been plugged in may get its native driver only after the snapshot was taken."""
-        met = self._rebind.met
-        return replace(binding, driver=met.driver, module=met.module) if met and not binding.driver else binding
+        met, seen = self._rebind.met, self._plan.device.binding
+        if met and not seen.driver and self._plan.original == seen:
+            return replace(binding, driver=met.driver, module=met.module)
+        return binding
 
     # --- the way into a flavour
 

@@ -14,7 +14,7 @@ from flavourd.answer import refused
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.outcome import Kind, Outcome
-from flavourd.request import Request
+from flavourd.request import Origin, Request
 from flavourd.worker import Worker, WorkerDied
 
 # Enough to keep every lock of the kernel's driver core busy; more would only wait there and cost memory.
@@ -43,12 +43,14 @@ class Turns:
         self.stuck: set[DeviceId] = set()
         self.open = 0
 
-    def take_on(self, request: Request) -> None:
+    def take_on(self, request: Request, *, first: bool = False) -> None:
+        """first: before all others that wait for the device."""
         self.open += 1
         self._all_answered.clear()
         device = request.device
         if device in self._queues:
-            self._queues[device].append(request)
+            queue = self._queues[device]
+            queue.appendleft(request) if first else queue.append(request)
             if device in self.stuck:
                 self._refuse_waiting(device)
         else:
@@ -118,8 +120,10 @@ class Turns:
             self._answer(_refused(request, Code.STUCK, "an earlier switch of it is still stuck in the kernel", hint))
 
     def _answer(self, outcome: Outcome) -> None:
-        self._close(1)
-        self._answered(outcome)
+        try:
+            self._answered(outcome)  # may take on another one, which is open before this is closed
+        finally:
+            self._close(1)
 
     def _close(self, count: int) -> None:
         self.open -= count
@@ -135,5 +139,7 @@ def _outcome(request: Request, worker: Worker[Outcome]) -> Outcome:
     try:
         return worker.done.result()
     except WorkerDied as died:
-        hint = "what it has left half done is put back now; this is a bug, of flavourd or of the driver that it asked"
+        put_back = request.origin is Origin.PUT_BACK
+        next_step = "ask for `default`" if put_back else "what it has left half done is put back now"
+        hint = f"{next_step}; this is a bug, of flavourd or of the driver that it asked"
         return Outcome(request, Kind.LOST, request.wanted, code=Code.INTERNAL, sentence=str(died), hint=hint)

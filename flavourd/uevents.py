@@ -97,7 +97,7 @@ def _entries(directory: Path) -> list[str]:
 def _properties(file: Path) -> defaultdict[str, str]:
     """The `E:KEY=VALUE` lines of a file in udev's database; none if the device went away."""
     try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = file.read_bytes().decode(errors="replace").split("\n")
     except FileNotFoundError:
         lines = []
     pairs = (line[2:].partition("=") for line in lines if line.startswith("E:"))

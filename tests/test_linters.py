@@ -143,7 +143,7 @@ def test_the_catalog_uses_fields_that_are_sent() -> None:
 
 def test_every_origin_that_udev_can_bring_stands_in_the_rules_and_no_other() -> None:
     written = set(re.findall(r'ENV\{\.FLAVOUR_ORIGIN\}="(\w+)"', read("udev/90-flavourd.rules")))
-    assert written == set(Origin) - {Origin.RECOVERY}
+    assert written == set(Origin) - {Origin.RECOVERY, Origin.PUT_BACK}
 
 
 @pytest.mark.parametrize("name", [name for name in tracked() if name.endswith(".md")])

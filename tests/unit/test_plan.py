@@ -313,3 +313,16 @@ def test_default_needs_neither_group_nor_candidates() -> None:
     device = replace(_IN_VFIO, iommu_group=None, bridge=True, modalias=None)
     index = ModuleIndex(blacklisted=frozenset({"vfio_pci"}), warnings=("x",))
     assert decide("default", device, _RECORD, index=index).target == _NATIVE
+
+
+def test_an_absent_override_is_no_sign_that_a_driver_bound_by_hand_is_ours() -> None:
+    broken = replace(_RECORD, original=Binding("nvidia", "nvidia"), override=None)
+    by_hand = replace(_DEVICE, binding=Binding("nouveau", "nouveau"))
+    assert decide("default", by_hand, broken).already
+    assert decide("vfio", by_hand, broken).original == by_hand.binding
+    driverless = replace(_DEVICE, binding=Binding())
+    assert decide("default", driverless, broken).target == Binding("nvidia", "nvidia")
+
+
+def test_a_device_whose_way_back_was_begun_and_not_gone_is_in_its_flavour_still() -> None:
+    assert decide("vfio", _IN_VFIO, replace(_RECORD, flavour="default", unfinished=True)).already

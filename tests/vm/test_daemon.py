@@ -184,6 +184,10 @@ def test_a_request_from_before_a_crash_is_not_carried_out_on_other_hardware(vm: 
     (told,) = answer(vm, uuid)
     assert (told.kind, told.code) == ("refused", "no-device")
     assert (vm.driver(address), override(vm, address)) == ("virtio-pci", None)
+    vm.run(f"echo vfio-pci > {PCI}/{address}/driver_override; modprobe vfio-pci")
+    vm.run(f"echo {address} > {PCI}/{address}/driver/unbind; echo {address} > /sys/bus/pci/drivers_probe")
+    vm.run("systemctl restart flavourd")
+    assert vm.driver(address) == "vfio-pci", "what others do with the new hardware is left alone at later starts too"
 
 
 def test_if_only_the_worker_dies_that_is_told_and_the_device_is_put_back(vm: Machine) -> None:
@@ -193,10 +197,37 @@ def test_if_only_the_worker_dies_that_is_told_and_the_device_is_put_back(vm: Mac
     vm.run(f"pkill -KILL -P {daemon(vm)}")
     (told,) = answer(vm, uuid)
     assert (told.kind, told.code) == ("lost", "internal")
-    (told,) = outcomes(vm, "FLAVOURD_ORIGIN=recovery")
+    (told,) = outcomes(vm, "FLAVOURD_ORIGIN=put-back")
     assert (told.kind, told.driver) == ("switched", "e1000e")
     assert (vm.driver(E1000E), override(vm, E1000E)) == ("e1000e", None)
     assert alive(vm)
+
+
+def test_a_request_that_waits_behind_a_worker_that_dies_has_the_last_word(vm: Machine) -> None:
+    variant(vm, delay_ms=2000)
+    lost = send(vm, E1000E, "vfio")
+    vm.wait_for("[ $(cat /sys/module/test_vfio_pci/parameters/probes) = 1 ]")
+    waiting = send(vm, E1000E, "vfio")
+    vm.run(f"udevadm settle; pkill -KILL -P {daemon(vm)}")
+    assert answer(vm, lost)[0].kind == "lost"
+    assert answer(vm, waiting)[0].kind == "switched"
+    told = outcomes(vm, f"FLAVOURD_DEVICE=pci/{E1000E}")
+    assert [t.origin for t in told] == ["uevent", "put-back", "uevent"]
+    assert vm.driver(E1000E) == "test_vfio_pci"
+    assert ask(vm, E1000E, "default").driver == "e1000e"
+
+
+def test_what_has_ended_while_the_daemon_was_away_is_not_begun_again(vm: Machine) -> None:
+    variant(vm, delay_ms=2000)
+    uuid = kill_in_the_middle(vm, E1000E)
+    assert vm.driver(E1000E) == "test_vfio_pci", "the kernel had finished the bind"
+    vm.run('sed -i \'s/"unfinished": true/"unfinished": false/\' /run/flavourd/records/*')  # a worker that lived on
+    vm.run(f"echo > {PCI}/{E1000E}/driver_override; echo {E1000E} > {PCI}/{E1000E}/driver/unbind")
+    vm.run(f"echo {E1000E} > /sys/bus/pci/drivers_probe")
+    vm.run("systemctl start flavourd")
+    (told,) = answer(vm, uuid)
+    assert (told.kind, told.code) == ("refused", "overtaken")
+    assert (vm.driver(E1000E), override(vm, E1000E)) == ("e1000e", None)
 
 
 def test_a_device_that_is_unplugged_in_the_middle_is_told_and_forgotten(vm: Machine) -> None:

@@ -53,6 +53,14 @@ def test_a_device_without_a_driver_is_without_one_again(vm: Machine) -> None:
     assert vm.driver(E1000E) is None
 
 
+def test_a_native_driver_that_comes_during_the_switch_is_the_original(vm: Machine) -> None:
+    unbind(vm, E1000E)
+    late = f"echo {E1000E} > /sys/bus/pci/drivers/e1000e/bind; exec modprobe --ignore-install vfio_pci"
+    vm.write("/etc/modprobe.d/late.conf", f'install vfio_pci /bin/sh -c "{late}"\n')
+    assert ask(vm, E1000E, "vfio").driver == "vfio-pci"
+    assert ask(vm, E1000E, "default").driver == "e1000e"
+
+
 def test_an_override_that_names_another_driver_than_the_bound_one_comes_back_too(vm: Machine) -> None:
     vm.run("modprobe pci-stub || test -d /sys/bus/pci/drivers/pci-stub")
     vm.run(f"echo pci-stub > {PCI}/{E1000E}/driver_override")

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Requests in udev's database, as files."""
+
+from flavourd.device import DeviceId
+from flavourd.request import Origin, Request
+from flavourd.uevents import Uevents
+
+from .conftest import Tree
+
+_NAME = "+pci:0000:01:00.0"
+_ID = DeviceId("pci", "0000:01:00.0")
+_MARKED = "I:5\nE:FLAVOUR_REQUEST=vfio\nE:FLAVOUR_ORIGIN=uevent\nE:FLAVOUR_SEQNUM=42\nE:FLAVOUR_UUID=u-u\nG:flavourd\n"
+
+
+def found(tree: Tree, data: str, name: str = _NAME) -> list[Request]:
+    root = tree({f"run/udev/tags/flavourd/{name}": "", f"run/udev/data/{name}": data})
+    return list(Uevents(root).all())
+
+
+def test_a_marked_device_is_a_request(tree: Tree) -> None:
+    assert found(tree, _MARKED) == [Request(_ID, "vfio", Origin.UEVENT, "u-u", 42)]
+
+
+def test_without_uuid_and_word_it_is_a_request_all_the_same(tree: Tree) -> None:
+    assert found(tree, "E:FLAVOUR_ORIGIN=attribute\nE:FLAVOUR_SEQNUM=7\n") == [
+        Request(_ID, "", Origin.ATTRIBUTE, None, 7)
+    ]
+
+
+def test_nothing_else_is(tree: Tree) -> None:
+    assert found(tree, "E:FLAVOUR_REQUEST=vfio\n") == []
+    assert found(tree, _MARKED.replace("=uevent", "=nobody")) == []
+    assert found(tree, _MARKED.replace("=42", "=x")) == []
+
+
+def test_a_value_with_odd_characters_does_not_become_another_key(tree: Tree) -> None:
+    odd = "E:OTHER=a\x0cE:FLAVOUR_REQUEST=evil\x85E:FLAVOUR_ORIGIN=rule\rE:FLAVOUR_SEQNUM=99\n"
+    assert found(tree, odd) == []
+
+
+def test_a_tag_without_data_and_a_host_without_udev_give_none(tree: Tree) -> None:
+    root = tree(
+        {f"run/udev/tags/flavourd/{_NAME}": "", "run/udev/tags/flavourd/n3": "", "run/udev/tags/flavourd/c1:3": ""}
+    )
+    assert list(Uevents(root).all()) == []
+    assert list(Uevents(root / "nowhere").all()) == []
