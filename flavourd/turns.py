@@ -62,8 +62,9 @@ class Turns:
     def drop_waiting(self) -> None:
         """Forget the requests whose turn has not come."""
         for queue in self._queues.values():
-            self._close(len(queue))
+            self.open -= len(queue)
             queue.clear()
+        self._look()
 
     async def all_answered(self) -> None:
         """Wait until no request is open. One that is stuck has its answer."""
@@ -120,13 +121,13 @@ class Turns:
             self._answer(_refused(request, Code.STUCK, "an earlier switch of it is still stuck in the kernel", hint))
 
     def _answer(self, outcome: Outcome) -> None:
+        self.open -= 1
         try:
-            self._answered(outcome)  # may take on another one, which is open before this is closed
+            self._answered(outcome)  # may take on another one, and only then it shows whether all are answered
         finally:
-            self._close(1)
+            self._look()
 
-    def _close(self, count: int) -> None:
-        self.open -= count
+    def _look(self) -> None:
         if not self.open:
             self._all_answered.set()
 

@@ -169,3 +169,26 @@ def test_more_requests_than_slots_are_all_answered() -> None:
         assert len(turned.answers) == 40
 
     run(test)
+
+
+def test_who_is_told_of_an_answer_sees_how_many_are_open_and_may_take_on_another_that_counts() -> None:
+    async def test() -> None:
+        seen: list[tuple[str, int]] = []
+
+        def answered(outcome: Outcome) -> None:
+            seen.append((outcome.request.wanted, turns.open))
+            if outcome.request.wanted == "a":
+                turns.take_on(request(ONE, "first"), first=True)
+
+        turns = Turns(lambda asked: lambda: done(asked), answered, _DEADLINE)
+        for wanted in "ab":
+            turns.take_on(request(ONE, wanted))
+        await turns.all_answered()
+        assert seen == [("a", 1), ("first", 1), ("b", 0)]
+
+        seen.clear()
+        turns.take_on(request(ONE, "a"))
+        await turns.all_answered()
+        assert seen == [("a", 0), ("first", 0)], "all are answered only when what was taken on meanwhile is too"
+
+    run(test)
