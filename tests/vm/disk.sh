@@ -6,7 +6,8 @@ set -eux
 
 root=$(mktemp -d "$4/root.XXXXXX")
 cleanup() {
-	umount -R "$root/dev" "$root/proc" 2>/dev/null || true
+	# Lazily: in a user namespace the mounts below these may not be taken away one by one.
+	umount -l "$root/dev" "$root/proc" 2>/dev/null || true
 	rm -rf --one-file-system "$root"
 }
 trap cleanup EXIT
@@ -55,7 +56,7 @@ python3 -m compileall -q /usr/lib/python3 /usr/lib/python3.* >/dev/null || true
 mkinitramfs -o /boot/initrd "$kernel"
 ' sh "$kernel"
 
-umount -R "$root/dev" "$root/proc"
+umount -l "$root/dev" "$root/proc"
 cp "$root/boot/vmlinuz-$kernel" "$4/vmlinuz"
 mv "$root/boot/initrd" "$4/initrd"
 rm -rf "$root"/boot/* "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*

@@ -8,7 +8,8 @@ shift 2
 
 root=$(mktemp -d "$out.XXXXXX")
 cleanup() {
-	umount -R "$root/dev" "$root/proc" 2>/dev/null || true
+	# Lazily: in a user namespace the mounts below these may not be taken away one by one.
+	umount -l "$root/dev" "$root/proc" 2>/dev/null || true
 	rm -rf --one-file-system "$root"
 }
 trap cleanup EXIT
