@@ -32,6 +32,7 @@ class Sysfs:
         """
         path = self._path(device)
         binding = _binding(path)
+        overridable = (path / "driver_override").exists()
         named_in_uevent = None if binding.driver else _uevent_driver(path)
         group = _link_name(path / "iommu_group")
         return Device(
@@ -39,7 +40,7 @@ class Sysfs:
             binding=binding,
             instance=path.stat().st_ino,
             modalias=_text(path / "modalias"),
-            overridable=(path / "driver_override").exists(),
+            overridable=overridable,
             # drivers/pci/pci-sysfs.c shows this attribute for header types 1 (bridge) and 2 (CardBus) only.
             bridge=(path / "secondary_bus_number").exists(),
             # device_release_driver() drops the link first and the name in `uevent` last; binding sets the name first.
@@ -48,7 +49,7 @@ class Sysfs:
             iommu_group=group,
             group_members=tuple(self._group_members(path, proofs)) if group else (),
             proofs=tuple((name, _entries(path / name)) for name in proofs),
-            parent=None if (path / "driver_override").exists() else _overridable_above(path),
+            parent=None if overridable else _overridable_above(path),
         )
 
     def exists(self, device: DeviceId) -> bool:
