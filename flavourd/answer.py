@@ -17,6 +17,7 @@ from flavourd.outcome import Kind, Outcome, errno_text
 from flavourd.plan import Plan, plan
 from flavourd.record import Record
 from flavourd.request import Origin, Request
+from flavourd.step import Tell, tell_nobody
 from flavourd.switch import Switch
 from flavourd.sysfs import Sysfs
 
@@ -34,7 +35,7 @@ class Host:
     kmsg: Callable[[DeviceId], Kmsg] = Kmsg
 
 
-def answer(request: Request, host: Host, flavours: Flavours, index: ModuleIndex) -> Outcome:
+def answer(request: Request, host: Host, flavours: Flavours, index: ModuleIndex, tell: Tell = tell_nobody) -> Outcome:
     """Plan and switch; the record on disk says before the first write what is begun and after the last what became of
     it.
     """
@@ -54,13 +55,24 @@ def answer(request: Request, host: Host, flavours: Flavours, index: ModuleIndex)
                 return outcome
             # What a worker that died left half done is put back, even if its wish cannot be fulfilled any more.
             try:
-                planned = plan(replace(request, wanted=DEFAULT), device, flavours, index, record)
+                planned = plan(
+                    replace(request, wanted=DEFAULT, candidates=(), force=frozenset()), device, flavours, index, record
+                )
             except FlavourError:
                 return outcome
-            back = _carry_out(planned, record, host)
+            back = _carry_out(planned, record, host, tell)
             kind = Kind.UNDONE if back.kind is Kind.SWITCHED else back.kind
             return replace(outcome, kind=kind, driver=back.driver, before=back.before, refusals=back.refusals)
-        return _carry_out(planned, record, host)
+        return _carry_out(planned, record, host, tell)
+
+
+def explain(request: Request, host: Host, flavours: Flavours, index: ModuleIndex) -> Plan:
+    """What `answer` would do if it began now; FlavourError if it would be refused. Nothing is touched."""
+    device = _snapshot(request, host, flavours)
+    record = host.journal.record(request.device, set_aside=False)
+    if record and record.instance != device.instance:
+        record = None
+    return plan(request, device, flavours, index, record)
 
 
 def _check_still_wanted(planned: Plan, record: Record | None) -> None:
@@ -80,12 +92,12 @@ def _check_still_wanted(planned: Plan, record: Record | None) -> None:
         raise FlavourError(Code.OVERTAKEN, sentence, "ask again if you still want it")
 
 
-def _carry_out(planned: Plan, record: Record | None, host: Host) -> Outcome:
+def _carry_out(planned: Plan, record: Record | None, host: Host, tell: Tell) -> Outcome:
     if planned.already:
         _settle(planned, planned.original, outcome := _already(planned), record, host)
         return outcome
     host.journal.save(_begun(planned))
-    switch = Switch(planned, host.sysfs, host.kmod, host.kmsg(planned.device.id))
+    switch = Switch(planned, host.sysfs, host.kmod, host.kmsg(planned.device.id), tell)
     outcome = switch.run()
     _settle(planned, switch.original, outcome, record, host)
     return outcome

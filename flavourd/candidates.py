@@ -54,6 +54,26 @@ def candidates(
     return tuple(c for c in found if c.module not in skips), tuple(skips.values())
 
 
+def only_named(
+    named: tuple[str, ...], whatever_the_table: bool, found: tuple[Candidate, ...], skips: tuple[Skip, ...]
+) -> tuple[tuple[Candidate, ...], tuple[Skip, ...]]:
+    """Of what `candidates` gave only what somebody has named, in his order; ValueError for a name that is none of them.
+
+    whatever_the_table: a module whose table does not list the device is taken too. A blacklist always holds.
+    """
+    chosen: list[Candidate] = []
+    for name in dict.fromkeys(map(module_name, named)):
+        if candidate := next((c for c in found if c.module == name), None):
+            chosen.append(Candidate(name, Source.NAMED, candidate.detail))
+            continue
+        skip = next((s for s in skips if s.module == name), Skip(name, "has no table that lists this device"))
+        if skip.missed or not whatever_the_table:
+            raise ValueError(str(skip))
+        chosen.append(Candidate(name, Source.NAMED, f"taken by force: it {skip.reason}"))
+    others = tuple(Skip(c.module, "was not named") for c in found if all(c.module != one.module for one in chosen))
+    return tuple(chosen), others
+
+
 def _by_table(modalias: str | None, flavour: FlavourOnBus, index: ModuleIndex) -> Iterator[tuple[str, str]]:
     """(module, closest matching pattern) by closeness, ties in the order of the tables; then (module, "") for those
     that do not match.

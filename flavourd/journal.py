@@ -31,9 +31,9 @@ class Journal:
 
     # --- records
 
-    def record(self, device: DeviceId) -> Record | None:
-        """FlavourError(RECORD) if the file is no record; it was set aside then and the device counts as never
-        touched.
+    def record(self, device: DeviceId, *, set_aside: bool = True) -> Record | None:
+        """FlavourError(RECORD) if the file is no record; it is set aside then (unless somebody only wants to look) and
+        the device counts as never touched.
         """
         file = self._record_file(device)
         try:
@@ -44,11 +44,12 @@ class Journal:
             return None
         except ValueError as error:
             aside = file.with_suffix(".corrupt")
-            file.replace(aside)
+            if set_aside:
+                file.replace(aside)
             raise FlavourError(
                 Code.RECORD,
                 f"what was remembered of {device} cannot be read ({error})",
-                f"it was set aside as {aside}; ask again",
+                f"it {'was' if set_aside else 'will be'} set aside as {aside}; ask again",
             ) from error
         return record
 
@@ -82,7 +83,13 @@ class Journal:
 
     def begin(self, request: Request, instance: int) -> None:
         """The request, for this instance of its device, is in work from now on, until `end`."""
-        words = {"wanted": request.wanted, "uuid": request.uuid, "instance": instance}
+        words = {
+            "wanted": request.wanted,
+            "uuid": request.uuid,
+            "instance": instance,
+            "candidates": request.candidates,
+            "force": sorted(request.force),
+        }
         _write(self._begun / _file_name(request.device), json.dumps(words) + "\n")
         self.take(request)
 
@@ -95,7 +102,14 @@ class Journal:
             bus, _, name = file.name.partition(":")
             try:
                 words = json.loads(file.read_text(encoding="utf-8"))
-                request = Request(DeviceId(bus, name), str(words["wanted"]), Origin.RECOVERY, words["uuid"])
+                request = Request(
+                    DeviceId(bus, name),
+                    str(words["wanted"]),
+                    Origin.RECOVERY,
+                    words["uuid"],
+                    candidates=tuple(map(str, words["candidates"])),
+                    force=frozenset(map(str, words["force"])),
+                )
                 yield request, int(words["instance"])
             except (ValueError, KeyError, TypeError, RecursionError):
                 file.unlink()  # whoever wrote it, it is no request of ours

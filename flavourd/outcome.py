@@ -13,6 +13,7 @@ from flavourd.request import Request
 class Source(StrEnum):
     """Where a candidate came from, in the order in which candidates are tried."""
 
+    NAMED = "named"  # by who asked
     ALIAS = "alias"
     SOFTDEP = "softdep"
     UNIVERSAL = "universal"
@@ -94,7 +95,7 @@ class Outcome:
 
     def __str__(self) -> str:
         """The whole story in one line: what is now, what each candidate answered, what to do next."""
-        parts = [self._headline()]
+        parts = [self.headline]
         parts += map(str, self.refusals)
         parts += [str(skip) for skip in self.skips if skip.missed]
         parts += self.notes
@@ -102,7 +103,9 @@ class Outcome:
             parts.append(self.hint)
         return "; ".join(parts)
 
-    def _headline(self) -> str:
+    @property
+    def headline(self) -> str:
+        """What happened, in one sentence."""
         device = self.request.device
         match self.kind:
             case Kind.SWITCHED:

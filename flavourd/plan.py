@@ -5,14 +5,18 @@ dry run.
 
 from dataclasses import dataclass
 
-from flavourd.candidates import candidates
+from flavourd.candidates import candidates, only_named
 from flavourd.device import Binding, Device
 from flavourd.errors import Code, FlavourError
-from flavourd.flavour import DEFAULT, FlavourOnBus, Flavours
-from flavourd.module_index import ModuleIndex
+from flavourd.flavour import DEFAULT, FlavourOnBus, Flavours, clip
+from flavourd.module_index import ModuleIndex, module_name
 from flavourd.outcome import Candidate, Skip
 from flavourd.record import Record
 from flavourd.request import Request
+
+# What who asks may pass over, each by its name.
+TABLE = "table"
+GUARDS = {TABLE: "a candidate's table does not list the device (an override binds any driver to any device)"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def plan(request: Request, device: Device, flavours: Flavours, index: ModuleInde
         )
         raise FlavourError(Code.NO_OVERRIDE, f"{device.id} has no driver_override", hint)
     name = flavour_of(request, flavours, device)
+    _check_options(request, name)
     if device.releasing:
         raise FlavourError(
             Code.RELEASING,
@@ -91,9 +96,17 @@ def plan(request: Request, device: Device, flavours: Flavours, index: ModuleInde
     held = bool(device.proof(flavour.proof))
     original, undo = _roots(device, record, held)
     if held and (record is None or record.flavour in (name, DEFAULT)):  # DEFAULT: the way back was begun, not gone
+        _check_holder(request, name, device)
         return Plan(request, name, flavour.proof, device, original, undo, already=True)
     _check_takeable(device, on_bus, index)
     found, skips = candidates(device.modalias, device.id.bus, on_bus, index)
+    if request.candidates:
+        try:
+            found, skips = only_named(request.candidates, TABLE in request.force, found, skips)
+        except ValueError as error:
+            known = ", ".join(c.module for c in found) or "none"
+            hint = f"candidates are: {known}; --force=table takes one whatever its table says"
+            raise FlavourError(Code.NOT_A_CANDIDATE, f"{device.id}: {error}", hint) from error
     if not found:
         reasons = "; ".join(map(str, skips))
         raise FlavourError(
@@ -135,6 +148,23 @@ def _roots(device: Device, record: Record | None, held: bool) -> tuple[Binding, 
     if record is None or not (held or _still_ours(device, record)):
         return device.binding, device.binding
     return record.original, record.original if record.unfinished else device.binding
+
+
+def _check_options(request: Request, flavour: str) -> None:
+    if unknown := sorted(request.force - GUARDS.keys()):
+        sentence = f"there is no guard {clip(unknown[0])!r} to pass over"
+        raise FlavourError(Code.UNKNOWN_GUARD, sentence, f"known guards: {', '.join(GUARDS)}")
+    if request.candidates and flavour == DEFAULT:
+        sentence = f"flavour {DEFAULT} has no candidates: it is the driver that the device had before"
+        raise FlavourError(Code.NOT_A_CANDIDATE, sentence, "ask without naming candidates")
+
+
+def _check_holder(request: Request, flavour: str, device: Device) -> None:
+    """A device that is in the flavour is left alone, so a wish for another driver of it cannot be fulfilled."""
+    named = [module_name(name) for name in request.candidates]
+    if named and module_name(device.binding.module or device.binding.driver or "") not in named:
+        sentence = f"{device.id} is in flavour {flavour} already, with driver {device.binding.driver}"
+        raise FlavourError(Code.OTHER_DRIVER, sentence, f"if nobody uses it: ask for `{DEFAULT}` first, then again")
 
 
 def _check_takeable(device: Device, on_bus: FlavourOnBus, index: ModuleIndex) -> None:

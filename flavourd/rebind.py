@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from flavourd.device import Binding, DeviceId
 from flavourd.kmod import Kmod
+from flavourd.step import Step, Tell, What, tell_nobody
 from flavourd.sysfs import Sysfs
 
 # A deferred probe waits for somebody else (a PF's driver, a clock); the kernel itself retries it whenever any driver
@@ -21,8 +22,15 @@ class Rebind:
     or took it while it was being switched; it is news for who saw a driverless device before.
     """
 
-    def __init__(self, device: DeviceId, sysfs: Sysfs, kmod: Kmod, pause: Callable[[float], None] = time.sleep) -> None:
-        self._device, self._sysfs, self._kmod, self._pause = device, sysfs, kmod, pause
+    def __init__(
+        self,
+        device: DeviceId,
+        sysfs: Sysfs,
+        kmod: Kmod,
+        tell: Tell = tell_nobody,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._device, self._sysfs, self._kmod, self._tell, self._pause = device, sysfs, kmod, tell, pause
         self.touched = False
         self.met: Binding | None = None
 
@@ -69,8 +77,10 @@ class Rebind:
         self.touched = True
         self._sysfs.write_override(self._device, None)
         self._unbind()
+        self._tell(Step(What.BINDING, f"letting bus {self._device.bus} choose a driver"))
         self._sysfs.probe(self._device)
         if modalias and not self._sysfs.driver(self._device):
+            self._tell(Step(What.LOADING, f"loading what fits {modalias}"))
             self._kmod.load(modalias)
             self._sysfs.probe(self._device)
         return self._sysfs.driver(self._device)
@@ -79,6 +89,7 @@ class Rebind:
 
     def _return(self, driver: str, module: str | None) -> int:
         if module and not self._sysfs.driver_exists(self._device.bus, driver):
+            self._tell(Step(What.LOADING, f"loading {module}"))
             self._kmod.load(module, blacklist=False)  # it was loaded before, whoever did it
         if self._sysfs.driver(self._device) == driver:  # loading it has bound it already
             return 0
@@ -86,6 +97,7 @@ class Rebind:
 
     def _unbind(self) -> None:
         if driver := self._sysfs.driver(self._device):
+            self._tell(Step(What.UNBINDING, f"unbinding from {driver}"))
             try:
                 self._sysfs.unbind(self._device, driver)
             except OSError as error:
@@ -97,6 +109,7 @@ class Rebind:
 
         EBUSY although `driver` has the device is success: the kernel's own retry of a deferred probe was faster.
         """
+        self._tell(Step(What.BINDING, f"binding to {driver}"))
         pauses = iter(DEFERRED_PAUSES)
         while True:
             try:

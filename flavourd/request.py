@@ -8,12 +8,13 @@ from flavourd.device import DeviceId
 
 
 class Origin(StrEnum):
-    """Where a request came from; the values also stand in udev/90-flavourd.rules."""
+    """Where a request came from; those that udev brings also stand in udev/90-flavourd.rules."""
 
     ATTRIBUTE = "attribute"  # driver_flavour of the kernel module: DRIVER_FLAVOUR=
     UEVENT = "uevent"  # a synthetic uevent: SYNTH_ARG_FLAVOUR=
     MODALIAS = "modalias"  # a modalias with a flavour's prefix
     RULE = "rule"  # an admin's own udev rule: ENV{FLAVOUR}=
+    VARLINK = "varlink"  # somebody on the control socket, flavourctl for one
     RECOVERY = "recovery"  # what a daemon that died had begun
     PUT_BACK = "put-back"  # what a worker that died has left half done
 
@@ -24,6 +25,9 @@ class Request:
 
     uuid: SYNTH_UUID of a synthetic uevent, told with the outcome so that whoever asked can find the answer. seqnum: of
     the uevent that brought the request, growing with time for each device; 0 for requests that no uevent brought.
+
+    candidates: modules to be tried, in this order and no other; empty: those that the kernel's tables give. force:
+    names of guards to be passed over (see plan.GUARDS). asker: who is at the other end of the control socket.
     """
 
     device: DeviceId
@@ -31,6 +35,9 @@ class Request:
     origin: Origin
     uuid: str | None = None
     seqnum: int = 0
+    candidates: tuple[str, ...] = ()
+    force: frozenset[str] = frozenset()
+    asker: str | None = None
 
     def __str__(self) -> str:
         return f"{self.device} -> {self.wanted} ({self.origin})"

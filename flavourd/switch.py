@@ -17,16 +17,17 @@ from flavourd.kmsg import Kmsg
 from flavourd.outcome import Candidate, Kind, Outcome, Refusal, errno_text
 from flavourd.plan import Plan
 from flavourd.rebind import DEFERRED_PAUSES, Rebind
+from flavourd.step import Step, Tell, What, tell_nobody
 from flavourd.sysfs import Sysfs
 
 
 class Switch:
     """One run of one plan. `original` and `undo` are the plan's, with what only came to light on the way."""
 
-    def __init__(self, plan: Plan, sysfs: Sysfs, kmod: Kmod, kmsg: Kmsg) -> None:
-        self._plan, self._sysfs, self._kmod, self._kmsg = plan, sysfs, kmod, kmsg
+    def __init__(self, plan: Plan, sysfs: Sysfs, kmod: Kmod, kmsg: Kmsg, tell: Tell = tell_nobody) -> None:
+        self._plan, self._sysfs, self._kmod, self._kmsg, self._tell = plan, sysfs, kmod, kmsg, tell
         self._device: DeviceId = plan.device.id
-        self._rebind = Rebind(self._device, sysfs, kmod)
+        self._rebind = Rebind(self._device, sysfs, kmod, tell)
         self._refusals: list[Refusal] = []
 
     def run(self) -> Outcome:
@@ -69,6 +70,7 @@ class Switch:
                 )
             if refusal:
                 self._refusals.append(refusal)
+                self._tell(Step(What.REFUSED, str(refusal)))
                 if refusal.errno == errno.EBUSY:
                     return self._outcome(
                         Kind.UNDONE,
@@ -84,6 +86,7 @@ class Switch:
         bus, module = self._device.bus, candidate.module
         drivers = self._sysfs.module_drivers(module, bus)
         if not drivers:
+            self._tell(Step(What.LOADING, f"loading {module}"))
             if against := self._kmod.load(module):
                 return None, Refusal(module, f"could not be loaded: {against}")
             drivers = self._sysfs.module_drivers(module, bus)
@@ -141,6 +144,7 @@ class Switch:
     def _undo(self, failed: Outcome) -> Outcome:
         """The outcome as it stands after everything was put back; BROKEN if that failed too."""
         if self._sysfs.exists(self._device):
+            self._tell(Step(What.RESTORING, f"putting it back: {self.undo}"))
             try:
                 self._rebind.put(self.undo)
             except OSError as error:

@@ -8,13 +8,14 @@ worker is past it is stuck: its requests are refused until the kernel lets go, a
 import asyncio
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from flavourd.answer import refused
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.outcome import Kind, Outcome
 from flavourd.request import Origin, Request
+from flavourd.step import Step, Tell, What
 from flavourd.worker import Worker, WorkerDied
 
 # Enough to keep every lock of the kernel's driver core busy; more would only wait there and cost memory.
@@ -23,24 +24,28 @@ _SLOT_SECONDS = 5.0
 
 
 class Turns:
-    """begin: called when a request's turn has come, gives the work for its worker. answered: gets every outcome.
+    """begin: called when a request's turn has come, gives the work for its worker. answered: gets every outcome. told:
+    gets every step on the way to it.
 
-    deadline: seconds. `open` counts the requests without an answer; `stuck` holds the devices whose worker is past it.
+    `deadline`: seconds. `open` counts the requests without an answer; `stuck` holds the devices whose worker is past
+    it; `steps` has the last step of each device that is not done with.
     """
 
     def __init__(
         self,
-        begin: Callable[[Request], Callable[[], Outcome]],
+        begin: Callable[[Request], Callable[[Tell], Outcome]],
         answered: Callable[[Outcome], None],
+        told: Callable[[Request, Step], None],
         deadline: float,
     ) -> None:
-        self._begin, self._answered, self._deadline = begin, answered, deadline
+        self._begin, self._answered, self._told, self.deadline = begin, answered, told, deadline
         self._queues: dict[DeviceId, deque[Request]] = {}
         self._servers: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_WORKERS_AT_ONCE)
         self._all_answered = asyncio.Event()
         self._all_answered.set()
         self.stuck: set[DeviceId] = set()
+        self.steps: dict[DeviceId, Step] = {}
         self.open = 0
 
     def take_on(self, request: Request, *, first: bool = False) -> None:
@@ -48,23 +53,39 @@ class Turns:
         self.open += 1
         self._all_answered.clear()
         device = request.device
+        waiting = Step(What.WAITING, "waiting for its turn")
         if device in self._queues:
             queue = self._queues[device]
             queue.appendleft(request) if first else queue.append(request)
+            if device not in self.stuck:
+                self._told(request, waiting)
             if device in self.stuck:
                 self._refuse_waiting(device)
         else:
             self._queues[device] = deque([request])
+            self.steps[device] = waiting
+            self._told(request, waiting)
             server = asyncio.create_task(self._serve(device))
             self._servers.add(server)  # the loop itself keeps only a weak reference
             server.add_done_callback(self._servers.discard)
 
-    def drop_waiting(self) -> None:
-        """Forget the requests whose turn has not come."""
+    def drop_waiting(self) -> list[Request]:
+        """Forget the requests whose turn has not come, and say which they were. They get no answer."""
+        dropped = [request for queue in self._queues.values() for request in queue]
         for queue in self._queues.values():
-            self.open -= len(queue)
             queue.clear()
+        self.open -= len(dropped)
         self._look()
+        return dropped
+
+    def withdraw(self, requests: Collection[Request]) -> None:
+        """Refuse those of these requests whose turn has not come: who asked does not want them any more."""
+        for request in requests:
+            queue = self._queues.get(request.device, ())
+            if request in queue:
+                self._queues[request.device].remove(request)
+                hint = "ask again if you still want it"
+                self._answer(_refused(request, Code.WITHDRAWN, "who asked went away before its turn came", hint))
 
     async def all_answered(self) -> None:
         """Wait until no request is open. One that is stuck has its answer."""
@@ -82,18 +103,25 @@ class Turns:
                 request = queue.popleft()
                 worker = self._start(request)
                 if worker:
-                    await asyncio.wait((worker.done,), timeout=min(_SLOT_SECONDS, self._deadline))
+                    await asyncio.wait((worker.done,), timeout=min(_SLOT_SECONDS, self.deadline))
             if worker and not worker.done.done():  # it sleeps in the kernel and needs no slot for that
-                await asyncio.wait((worker.done,), timeout=max(0, self._deadline - _SLOT_SECONDS))
+                await asyncio.wait((worker.done,), timeout=max(0, self.deadline - _SLOT_SECONDS))
             if worker and not worker.done.done():
                 await self._wait_for_kernel(request, worker)
             if worker:
                 self._answer(_outcome(request, worker))
         del self._queues[device]
+        self.steps.pop(device, None)
 
     def _start(self, request: Request) -> Worker[Outcome] | None:
+        def told(step: Step) -> None:
+            self.steps[request.device] = step
+            self._told(request, step)
+
         try:
-            return Worker(self._begin(request))
+            worker = Worker(self._begin(request), told)
+            told(Step(What.BEGUN, f"begun by worker {worker.pid}"))
+            return worker
         except OSError as error:  # no memory, no processes, a full /run
             hint = "free what it names, then ask again"
             self._answer(_refused(request, Code.HOST, f"no worker could be started: {error}", hint))
@@ -104,7 +132,10 @@ class Turns:
     async def _wait_for_kernel(self, request: Request, worker: Worker[Outcome]) -> None:
         device = request.device
         self.stuck.add(device)
-        sentence = f"the kernel has not answered for {self._deadline:g} s; worker {worker.pid} waits for it"
+        sentence = (
+            f"the kernel has not answered for {self.deadline:g} s; worker {worker.pid} waits for it, "
+            f"{self.steps[device].text}"
+        )
         hint = f"see cat /proc/{worker.pid}/stack and journalctl -k; whoever holds the device open must let go"
         self._answer(Outcome(request, Kind.STUCK, request.wanted, code=Code.STUCK, sentence=sentence, hint=hint))
         self._refuse_waiting(device)

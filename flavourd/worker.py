@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""One disposable process for each switch.
+"""One disposable process for each switch, and for whatever else may sleep in the kernel.
 
-A write to `unbind` or `bind` may sleep in the kernel for ever, deaf to every signal; in a thread it would take the
-daemon along. A worker is forked without exec, so that it starts at once with all that the daemon knows, and closes
-every descriptor, because it may outlive the daemon.
+A write to `unbind` or `bind` may sleep there for ever, deaf to every signal; in a thread it would take the daemon
+along. A worker is forked without exec, so that it starts at once with all that the daemon knows, and closes every
+descriptor, because it may outlive the daemon.
 """
 
 import asyncio
@@ -11,12 +11,17 @@ import gc
 import os
 import pickle
 import signal
+import struct
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
+
+# Each message on the pipe is its length and a pickle of (_TOLD | _FAILED | _RESULT, what).
+_LENGTH = struct.Struct("=I")
+_TOLD, _FAILED, _RESULT = range(3)
 
 
 class WorkerDied(Exception):
@@ -24,16 +29,20 @@ class WorkerDied(Exception):
 
 
 class Worker(Generic[T]):
-    """`work` in a process of its own. `done` is its result, or WorkerDied; it stays pending for as long as the kernel
-    holds the process.
+    """`work` in a process of its own. What it tells on the way goes to `told`. `done` is its result, or WorkerDied; it
+    stays pending for as long as the kernel holds the process.
 
     Must be made in a single-threaded process with a running event loop.
     """
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(
+        self, work: Callable[[Callable[[Any], None]], T], told: Callable[[Any], None] = lambda _: None
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[T] = self._loop.create_future()
-        self._answer = bytearray()
+        self._told = told
+        self._came = bytearray()
+        self._last: tuple[int, Any] = (_FAILED, None)
         self._pipe, write_end = os.pipe()
         try:
             self.pid = os.fork()
@@ -51,8 +60,16 @@ class Worker(Generic[T]):
     def _read(self) -> None:
         with suppress(BlockingIOError):
             while part := os.read(self._pipe, 65536):
-                self._answer += part
+                self._came += part
+                self._hear()
             self._ended()
+
+    def _hear(self) -> None:
+        for kind, what in _messages(self._came):
+            if kind == _TOLD:
+                self._told(what)
+            else:
+                self._last = kind, what
 
     def _ended(self) -> None:
         """The pipe's other end is closed: the child is gone, or is going without another thing to wait for."""
@@ -61,17 +78,26 @@ class Worker(Generic[T]):
         _, status = os.waitpid(self.pid, 0)
         if self.done.cancelled():
             return
-        try:
-            failure, result = pickle.loads(self._answer)  # noqa: S301 - our own child wrote it
-        except (pickle.UnpicklingError, EOFError):
-            failure, result = f"the worker ended with status {os.waitstatus_to_exitcode(status)} and no answer", None
-        if failure:
-            self.done.set_exception(WorkerDied(failure))
+        kind, what = self._last
+        if kind == _FAILED:
+            died = f"the worker ended with status {os.waitstatus_to_exitcode(status)} and no answer"
+            self.done.set_exception(WorkerDied(what or died))
         else:
-            self.done.set_result(result)
+            self.done.set_result(what)
 
 
-def _child(work: Callable[[], T], pipe: int) -> NoReturn:
+def _messages(came: bytearray) -> Iterator[tuple[int, Any]]:
+    """Take the whole messages off what has come."""
+    while len(came) >= _LENGTH.size:
+        end = _LENGTH.size + _LENGTH.unpack_from(came)[0]
+        if len(came) < end:
+            return
+        message = bytes(came[_LENGTH.size : end])
+        del came[:end]
+        yield pickle.loads(message)  # noqa: S301 - our own child wrote it
+
+
+def _child(work: Callable[[Callable[[Any], None]], T], pipe: int) -> NoReturn:
     """Never returns into the daemon's code. What is half done in the kernel must be finished or undone: signals to
     the daemon are not for us.
     """
@@ -83,11 +109,16 @@ def _child(work: Callable[[], T], pipe: int) -> NoReturn:
     gc.disable()
     os.closerange(3, pipe)
     os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
+
+    def send(kind: int, what: object) -> None:
+        message = pickle.dumps((kind, what))
+        message = _LENGTH.pack(len(message)) + message
+        with suppress(OSError):  # the daemon may be gone
+            while message:
+                message = message[os.write(pipe, message) :]
+
     try:
-        answer = pickle.dumps((None, work()))
+        send(_RESULT, work(lambda what: send(_TOLD, what)))
     except BaseException:  # noqa: BLE001 - whatever it is, the daemon tells it
-        answer = pickle.dumps((traceback.format_exc(), None))
-    with suppress(OSError):  # the daemon may be gone
-        while answer:
-            answer = answer[os.write(pipe, answer) :]
+        send(_FAILED, traceback.format_exc())
     os._exit(0)

@@ -12,6 +12,7 @@ from flavourd.device import DeviceId
 from flavourd.errors import Code
 from flavourd.outcome import Kind, Outcome
 from flavourd.request import Origin, Request
+from flavourd.step import Step, Tell, What
 from flavourd.turns import Turns
 
 from .gate import Gate
@@ -28,6 +29,10 @@ def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), _DEADLINE))
 
 
+def ignored(_asked: Request, _step: Step) -> None:
+    """For who does not look at the steps."""
+
+
 def done(asked: Request) -> Outcome:
     return Outcome(asked, Kind.SWITCHED, asked.wanted)
 
@@ -37,8 +42,12 @@ class Turned:
 
     def __init__(self, work: Callable[[Request], Outcome], deadline: float = _DEADLINE) -> None:
         self.answers: list[Outcome] = []
+        self.told: list[tuple[str, What]] = []
         self._new = asyncio.Event()
-        self.turns = Turns(lambda asked: lambda: work(asked), self._answered, deadline)
+        self.turns = Turns(lambda asked: lambda _tell: work(asked), self._answered, self._told, deadline)
+
+    def _told(self, asked: Request, step: Step) -> None:
+        self.told.append((asked.wanted, step.what))
 
     def _answered(self, outcome: Outcome) -> None:
         self.answers.append(outcome)
@@ -127,12 +136,12 @@ def test_a_request_that_cannot_begin_is_answered_too(error: Exception, code: Cod
     async def test() -> None:
         answers: list[Outcome] = []
 
-        def begin(asked: Request) -> Callable[[], Outcome]:
+        def begin(asked: Request) -> Callable[[Tell], Outcome]:
             if asked.wanted == "fails":
                 raise error
-            return lambda: done(asked)
+            return lambda _tell: done(asked)
 
-        turns = Turns(begin, answers.append, _DEADLINE)
+        turns = Turns(begin, answers.append, ignored, _DEADLINE)
         turns.take_on(request(ONE, "fails"))
         turns.take_on(request(ONE, "works"))
         await turns.all_answered()
@@ -180,7 +189,7 @@ def test_who_is_told_of_an_answer_sees_how_many_are_open_and_may_take_on_another
             if outcome.request.wanted == "a":
                 turns.take_on(request(ONE, "first"), first=True)
 
-        turns = Turns(lambda asked: lambda: done(asked), answered, _DEADLINE)
+        turns = Turns(lambda asked: lambda _tell: done(asked), answered, ignored, _DEADLINE)
         for wanted in "ab":
             turns.take_on(request(ONE, wanted))
         await turns.all_answered()

@@ -22,7 +22,7 @@ _DEADLINE = 60  # far more than any of this takes
 
 def run(work: Callable[[], T]) -> T:
     async def main() -> T:
-        return await asyncio.wait_for(Worker(work).done, _DEADLINE)
+        return await asyncio.wait_for(Worker(lambda _tell: work()).done, _DEADLINE)
 
     return asyncio.run(main())
 
@@ -74,7 +74,7 @@ def test_a_worker_without_a_result_has_died_and_says_how(work: Callable[[], obje
 
 def test_a_worker_that_is_killed_in_the_middle_of_its_work_has_died(gate: Gate) -> None:
     async def main() -> None:
-        worker = Worker(gate.wait)
+        worker = Worker(lambda _tell: gate.wait())
         await gate.arrival()
         os.kill(worker.pid, signal.SIGKILL)
         await asyncio.wait_for(worker.done, _DEADLINE)
@@ -108,7 +108,7 @@ def test_a_signal_to_the_daemon_does_not_end_a_worker(gate: Gate, number: signal
         return "done"
 
     async def main() -> str:
-        worker = Worker(work)
+        worker = Worker(lambda _tell: work())
         await gate.arrival()
         os.kill(worker.pid, number)
         gate.let_on()
@@ -125,7 +125,7 @@ def test_two_workers_are_at_work_at_once(gates: tuple[Gate, Gate]) -> None:
         return name
 
     async def main() -> list[str]:
-        workers = [Worker(lambda: work(first, "first")), Worker(lambda: work(second, "second"))]
+        workers = [Worker(lambda _tell: work(first, "first")), Worker(lambda _tell: work(second, "second"))]
         await first.arrival()
         await second.arrival()
         second.let_on()
@@ -140,7 +140,7 @@ def test_two_workers_are_at_work_at_once(gates: tuple[Gate, Gate]) -> None:
 def test_a_worker_leaves_neither_a_zombie_nor_a_descriptor() -> None:
     async def main() -> int:
         before = len(os.listdir("/proc/self/fd"))
-        worker = Worker(lambda: None)
+        worker = Worker(lambda _tell: None)
         await asyncio.wait_for(worker.done, _DEADLINE)
         assert len(os.listdir("/proc/self/fd")) == before
         return worker.pid
@@ -153,7 +153,7 @@ def test_a_worker_that_nobody_waits_for_any_more_ends_in_silence() -> None:
     async def main() -> list[object]:
         unforeseen: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unforeseen.append(context))
-        worker = Worker(lambda: None)
+        worker = Worker(lambda _tell: None)
         worker.done.cancel()
         async with asyncio.timeout(_DEADLINE):
             while Path(f"/proc/{worker.pid}").exists():
