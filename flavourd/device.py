@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 _PCI_ADDRESS = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
 
-_NAME = re.compile(r"[^/\n\0]+")
+_NAME = re.compile(r"[^/\n\0]{1,200}")  # NAME_MAX, with room for what files of ours add
 
 
 @dataclass(frozen=True, order=True)
@@ -83,3 +83,28 @@ class Device:
 
     def proof(self, directory: str) -> tuple[str, ...]:
         return dict(self.proofs).get(directory, ())
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What can be seen of a device without waiting for a driver: nothing that takes the device's lock in the kernel.
+
+    class_code: of PCI, as six hexadecimal digits. proofs: as in Device. pf: of an SR-IOV VF. vfs: number of a PF's VFs.
+    interfaces, disks: names in /sys/class/net and /sys/class/block of what stands on the device. vendor, model,
+    class_name: words of udev's hardware database.
+    """
+
+    id: DeviceId
+    driver: str | None = None
+    modalias: str | None = None
+    class_code: str | None = None
+    bridge: bool = False
+    iommu_group: str | None = None
+    proofs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    pf: DeviceId | None = None
+    vfs: int = 0
+    interfaces: tuple[str, ...] = ()
+    disks: tuple[str, ...] = ()
+    vendor: str | None = None
+    model: str | None = None
+    class_name: str | None = None

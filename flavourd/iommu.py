@@ -14,11 +14,12 @@ _NO_DMA_OF_THEIR_OWN = frozenset({"pci-stub", "pcieport"})
 
 def blockers(device: Device) -> tuple[GroupMember, ...]:
     """The other members of the device's group that keep it from being viable."""
-    return tuple(
-        member
-        for member in device.group_members
-        if member.driver is not None and not member.claimed and member.driver not in _NO_DMA_OF_THEIR_OWN
-    )
+    return tuple(member for member in device.group_members if keeps_closed(member.driver, claimed=member.claimed))
+
+
+def keeps_closed(driver: str | None, *, claimed: bool) -> bool:
+    """Whether a device with this driver keeps its group from being opened. claimed: the driver is a flavour's."""
+    return driver is not None and not claimed and driver not in _NO_DMA_OF_THEIR_OWN
 
 
 def viability_note(device: Device) -> str | None:

@@ -34,21 +34,21 @@ class Sysfs:
         binding = _binding(path)
         overridable = (path / "driver_override").exists()
         named_in_uevent = None if binding.driver else _uevent_driver(path)
-        group = _link_name(path / "iommu_group")
+        group = link_name(path / "iommu_group")
         return Device(
             id=device,
             binding=binding,
             instance=path.stat().st_ino,
-            modalias=_text(path / "modalias"),
+            modalias=text_of(path / "modalias"),
             overridable=overridable,
             # drivers/pci/pci-sysfs.c shows this attribute for header types 1 (bridge) and 2 (CardBus) only.
             bridge=(path / "secondary_bus_number").exists(),
             # device_release_driver() drops the link first and the name in `uevent` last; binding sets the name first.
-            releasing=named_in_uevent is not None and _link_name(path / "driver") is None,
-            noiommu=_text(self._sys / "module/vfio/parameters/enable_unsafe_noiommu_mode") in ("Y", "1"),
+            releasing=named_in_uevent is not None and link_name(path / "driver") is None,
+            noiommu=text_of(self._sys / "module/vfio/parameters/enable_unsafe_noiommu_mode") in ("Y", "1"),
             iommu_group=group,
             group_members=tuple(self._group_members(path, proofs)) if group else (),
-            proofs=tuple((name, _entries(path / name)) for name in proofs),
+            proofs=tuple((name, entries(path / name)) for name in proofs),
             parent=None if overridable else _overridable_above(path),
         )
 
@@ -66,20 +66,20 @@ class Sysfs:
         return _binding(self._bus_path(device))
 
     def driver(self, device: DeviceId) -> str | None:
-        return _link_name(self._bus_path(device) / "driver")
+        return link_name(self._bus_path(device) / "driver")
 
     def override(self, device: DeviceId) -> str | None:
-        override = _text(self._bus_path(device) / "driver_override")
+        override = text_of(self._bus_path(device) / "driver_override")
         return None if override in _UNSET else override
 
     def proof(self, device: DeviceId, directory: str) -> tuple[str, ...]:
-        return _entries(self._bus_path(device) / directory)
+        return entries(self._bus_path(device) / directory)
 
     def module_drivers(self, module: str, bus: str) -> tuple[str, ...]:
         """Drivers that a loaded module has registered on a bus; the module's name alone does not tell them (vfio_pci,
         vfio-pci).
         """
-        links = _entries(self._sys / "module" / module.replace("-", "_") / "drivers")
+        links = entries(self._sys / "module" / module.replace("-", "_") / "drivers")
         found = tuple(link.partition(":")[2] for link in links if link.startswith(f"{bus}:"))
         # Before 6.12 a built-in module may have no such links: then only the usual two spellings are left.
         return found or tuple(
@@ -130,23 +130,23 @@ class Sysfs:
 
     def _group_members(self, path: Path, proofs: Collection[str]) -> Iterable[GroupMember]:
         own = path.resolve()
-        for name in _entries(path / "iommu_group/devices"):
+        for name in entries(path / "iommu_group/devices"):
             member = path / "iommu_group/devices" / name
-            if (id_ := _device_id(member)) and member.resolve() != own:
-                claimed = any(_entries(member / proof) for proof in proofs)
-                yield GroupMember(id_, _link_name(member / "driver"), claimed)
+            if (id_ := device_id(member)) and member.resolve() != own:
+                claimed = any(entries(member / proof) for proof in proofs)
+                yield GroupMember(id_, link_name(member / "driver"), claimed)
 
 
 def _binding(path: Path) -> Binding:
-    override = _text(path / "driver_override")
+    override = text_of(path / "driver_override")
     return Binding(
-        driver=_link_name(path / "driver"),
-        module=_link_name(path / "driver" / "module"),
+        driver=link_name(path / "driver"),
+        module=link_name(path / "driver" / "module"),
         override=None if override in _UNSET else override,
     )
 
 
-def _text(path: Path) -> str | None:
+def text_of(path: Path) -> str | None:
     """Content of an attribute without its newline; None if it is absent."""
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n")
@@ -154,34 +154,34 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _entries(directory: Path) -> tuple[str, ...]:
+def entries(directory: Path) -> tuple[str, ...]:
     try:
         return tuple(sorted(os.listdir(directory)))
     except (FileNotFoundError, NotADirectoryError):
         return ()
 
 
-def _link_name(link: Path) -> str | None:
+def link_name(link: Path) -> str | None:
     try:
         return link.readlink().name
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _device_id(path: Path) -> DeviceId | None:
-    bus = _link_name(path / "subsystem")
+def device_id(path: Path) -> DeviceId | None:
+    bus = link_name(path / "subsystem")
     return DeviceId(bus, path.resolve().name) if bus else None
 
 
 def _overridable_above(path: Path) -> DeviceId | None:
     for above in path.resolve().parents:
         if (above / "driver_override").exists():
-            return _device_id(above)
+            return device_id(above)
     return None
 
 
 def _uevent_driver(path: Path) -> str | None:
-    for line in (_text(path / "uevent") or "").splitlines():
+    for line in (text_of(path / "uevent") or "").splitlines():
         if line.startswith("DRIVER="):
             return line.removeprefix("DRIVER=")
     return None

@@ -9,23 +9,24 @@ start and after an overflow: a request counts if its SEQNUM is newer than the la
 import errno
 import os
 import socket
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pyudev
 
 from flavourd.device import DeviceId
 from flavourd.request import Origin, Request
+from flavourd.udevdb import UdevDatabase
 
 TAG = "flavourd"
+# The rest cannot come from udev, whoever sends the event.
+_ORIGINS = {Origin.ATTRIBUTE, Origin.UEVENT, Origin.MODALIAS, Origin.RULE}
 
 
 class Uevents:
-    """root: of the host whose udev database is read; events always come from this one."""
+    """database: of the host that is asked for what was missed; events always come from this one."""
 
-    def __init__(self, root: Path = Path("/")) -> None:
-        self._database = root / "run/udev"
+    def __init__(self, database: UdevDatabase) -> None:
+        self._database = database
         self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="udev")
         self._monitor.filter_by_tag(TAG)
         self._monitor.start()
@@ -56,23 +57,16 @@ class Uevents:
                 found.append(request)
 
     def all(self) -> Iterator[Request]:
-        """The last request of every device on a bus, from udev's database.
-
-        Its files are read here, not by libudev: that would open each device's `uevent` too, and sleep there for as long
-        as a stuck driver holds the device (drivers/base/core.c:uevent_show() on Linux 6.1).
-        """
-        for name in sorted(_entries(self._database / "tags" / TAG)):
-            bus, colon, device = name.removeprefix("+").partition(":")
-            if colon and name.startswith("+"):  # others are device nodes and interfaces, which have no flavours
-                properties = _properties(self._database / "data" / name)
-                if request := _request(DeviceId(bus, device), properties.__getitem__):
-                    yield request
+        """The last request of every device on a bus, from udev's database."""
+        for device in self._database.tagged(TAG):
+            if request := _request(device, self._database.properties(device).__getitem__):
+                yield request
 
 
 def _request(device: DeviceId, read: Callable[[str], str]) -> Request | None:
     """What the rules have marked on a device or event; None if nothing."""
     origin, seqnum = read("FLAVOUR_ORIGIN"), read("FLAVOUR_SEQNUM")
-    if origin not in tuple(Origin) or not seqnum.isascii() or not seqnum.isdecimal():
+    if origin not in _ORIGINS or not seqnum.isascii() or not seqnum.isdecimal():
         return None
     return Request(device, read("FLAVOUR_REQUEST"), Origin(origin), read("FLAVOUR_UUID") or None, int(seqnum))
 
@@ -85,20 +79,3 @@ def _reader(device: pyudev.Device) -> Callable[[str], str]:
             return "\N{REPLACEMENT CHARACTER}"
 
     return read
-
-
-def _entries(directory: Path) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []
-
-
-def _properties(file: Path) -> defaultdict[str, str]:
-    """The `E:KEY=VALUE` lines of a file in udev's database; none if the device went away."""
-    try:
-        lines = file.read_bytes().decode(errors="replace").split("\n")
-    except FileNotFoundError:
-        lines = []
-    pairs = (line[2:].partition("=") for line in lines if line.startswith("E:"))
-    return defaultdict(str, {key: value for key, _, value in pairs})

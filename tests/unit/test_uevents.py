@@ -3,6 +3,7 @@
 
 from flavourd.device import DeviceId
 from flavourd.request import Origin, Request
+from flavourd.udevdb import UdevDatabase
 from flavourd.uevents import Uevents
 
 from .conftest import Tree
@@ -14,7 +15,7 @@ _MARKED = "I:5\nE:FLAVOUR_REQUEST=vfio\nE:FLAVOUR_ORIGIN=uevent\nE:FLAVOUR_SEQNU
 
 def found(tree: Tree, data: str, name: str = _NAME) -> list[Request]:
     root = tree({f"run/udev/tags/flavourd/{name}": "", f"run/udev/data/{name}": data})
-    return list(Uevents(root).all())
+    return list(Uevents(UdevDatabase(root)).all())
 
 
 def test_a_marked_device_is_a_request(tree: Tree) -> None:
@@ -42,5 +43,5 @@ def test_a_tag_without_data_and_a_host_without_udev_give_none(tree: Tree) -> Non
     root = tree(
         {f"run/udev/tags/flavourd/{_NAME}": "", "run/udev/tags/flavourd/n3": "", "run/udev/tags/flavourd/c1:3": ""}
     )
-    assert list(Uevents(root).all()) == []
-    assert list(Uevents(root / "nowhere").all()) == []
+    assert list(Uevents(UdevDatabase(root)).all()) == []
+    assert list(Uevents(UdevDatabase(root / "nowhere")).all()) == []
