@@ -1,31 +1,32 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The daemon's life: start, hear requests, tell outcomes, reload, stop."""
+"""The daemon's life: start, hear uevents and callers, reload, stop."""
 
 import asyncio
 import os
 import signal
+import socket
 import traceback
-from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from asyncvarlink import VarlinkInterfaceRegistry
+from asyncvarlink.serviceinterface import VarlinkServiceInterface
 from systemd import daemon
 
-from flavourd import logs
-from flavourd.answer import Host, answer, refused
-from flavourd.device import DeviceId
+from flavourd import __version__, logs
+from flavourd.desk import Desk
 from flavourd.errors import Code, FlavourError
-from flavourd.flavour import DEFAULT
-from flavourd.journal import Journal
-from flavourd.kmod import Kmod
-from flavourd.kmsg import Kmsg
-from flavourd.outcome import Kind, Outcome
-from flavourd.policy.flavours import read_flavours
-from flavourd.request import Origin, Request
-from flavourd.sysfs import Sysfs
-from flavourd.turns import Turns
+from flavourd.ipc import wire
+from flavourd.ipc.door import Door
+from flavourd.ipc.feed import Feed
+from flavourd.ipc.history import History
+from flavourd.ipc.manager import Manager
+from flavourd.outcome import Outcome
+from flavourd.request import Request
+from flavourd.step import Step
+from flavourd.survey import Survey
+from flavourd.udevdb import UdevDatabase
 from flavourd.uevents import Uevents
 
 
@@ -34,12 +35,9 @@ class Service:
 
     def __init__(self, root: Path, deadline: float) -> None:
         self._root = root
-        self._host = Host(Sysfs(root), Kmod(root), Journal(root), partial(Kmsg, path=root / "dev/kmsg"))
-        self._flavours = read_flavours(root)
-        self._warned: tuple[str, ...] = ()
-        self._turns = Turns(self._begin, self._tell, deadline)
-        self._taken: dict[DeviceId, int] = {}
-        self._counts = dict.fromkeys(Kind, 0)
+        self._desk = Desk(root, deadline, self._told, self._answered)
+        self._feed = Feed()
+        self._history = History(root)
         self._stop = asyncio.Event()
         self._ready = self._failed = False
 
@@ -51,23 +49,29 @@ class Service:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         watchdog = asyncio.create_task(_watchdog())
-        self._host.journal.prepare()
-        uevents = Uevents(self._root)
+        desk = self._desk
+        desk.host.journal.prepare()
+        uevents = Uevents(UdevDatabase(self._root))
         loop.add_reader(uevents.fileno(), self._on_uevents, uevents)
-        self._recover()
-        self._take_on(uevents.all())
+        desk.recover()
+        desk.take_on(uevents.all())
+        door = self._open_door()
         # Ready means: what was asked before is answered, so that a VM manager which starts after us finds its devices
         # in place.
-        await self._first(self._turns.all_answered())
+        await self._first(desk.turns.all_answered())
         self._ready = True
         _notify("READY=1")
         self._tell_status()
         await self._stop.wait()
         _notify("STOPPING=1\nSTATUS=Finishing what is begun")
         loop.remove_reader(uevents.fileno())
-        self._turns.drop_waiting()  # they are not marked as taken: the next start finds them
+        if door:
+            door.close()
         if not self._failed:
-            await self._turns.all_answered()
+            await desk.finish()
+            self._feed.end()
+            if door:
+                await door.settled()
         watchdog.cancel()
         return not self._failed
 
@@ -78,82 +82,67 @@ class Service:
         for task in tasks:
             task.cancel()
 
-    # --- where requests come from
+    def _open_door(self) -> Door | None:
+        """Serve the control socket that systemd has passed."""
+        passed = daemon.listen_fds(unset_environment=True)
+        if not passed:
+            hint = "systemctl start flavourd.socket flavourd.service"
+            logs.tell_trouble(
+                FlavourError(Code.HOST, "no control socket was passed: flavourctl cannot reach us", hint), logs.WARNING
+            )
+            return None
+        registry = VarlinkInterfaceRegistry()
+        door = Door(socket.socket(fileno=passed[0]), registry)
+        about = ("flavourd", "flavourd", __version__, "https://varlink.org")
+        registry.register_interface(VarlinkServiceInterface(*about, registry))
+        registry.register_interface(
+            Manager(self._desk, self._feed, self._history, Survey(self._root), lambda: self._ready, lambda: door.count)
+        )
+        door.open()
+        return door
 
-    def _recover(self) -> None:
-        """Go on with what a daemon that died had begun."""
-        begun = set()
-        for request, instance in self._host.journal.unanswered():
-            begun.add(request.device)
-            if instance == self._host.sysfs.instance(request.device):
-                self._turns.take_on(request)
-            else:
-                self._tell(
-                    refused(request, FlavourError(Code.NO_DEVICE, f"{request.device} went away before it was done"))
-                )
-        for record in list(self._host.journal.unfinished()):
-            if record.instance != self._host.sysfs.instance(record.device):
-                self._host.journal.drop(record.device)
-            elif record.device not in begun:
-                self._turns.take_on(_put_back(record.device))
+    # --- what comes in
 
     def _on_uevents(self, uevents: Uevents) -> None:
         requests, lost = uevents.drain()
-        self._take_on(requests)
+        self._desk.take_on(requests)
         if lost:
             sentence = "uevents came faster than they could be read and some were lost"
             logs.tell_trouble(
                 FlavourError(Code.UEVENTS_LOST, sentence, "every device is looked at again"), logs.WARNING
             )
-            self._take_on(uevents.all())
-
-    def _take_on(self, requests: Iterable[Request]) -> None:
-        for request in requests:
-            last = self._taken.get(request.device)
-            if request.seqnum > (self._host.journal.taken(request.device) if last is None else last):
-                self._taken[request.device] = request.seqnum
-                self._turns.take_on(request)
+            self._desk.take_on(uevents.all())
 
     def _reload(self) -> None:
         if self._ready:
             _notify("RELOADING=1")
         try:
-            self._flavours = read_flavours(self._root)
+            self._desk.reload()
         except FlavourError as error:  # what runs goes on running
             logs.tell_trouble(error)
         if self._ready:
             _notify("READY=1")
 
-    # --- what becomes of them
+    # --- what goes out
 
-    def _begin(self, request: Request) -> Callable[[], Outcome]:
-        """The work for a request whose turn has come. If this daemon dies before the answer, the next one goes on."""
-        self._host.journal.begin(request, self._host.sysfs.instance(request.device))
-        index = self._host.kmod.index(self._flavours.alias_prefixes, self._flavours.universal_modules)
-        if index.warnings != self._warned:
-            for warning in index.warnings:
-                hint = "variants may be missed, universal drivers still work; run depmod, or mend the file"
-                logs.tell_trouble(FlavourError(Code.INDEX_UNREADABLE, warning, hint), logs.WARNING)
-            self._warned = index.warnings
-        return partial(answer, request, self._host, self._flavours, index)
+    def _told(self, request: Request, step: Step) -> None:
+        self._feed.publish(wire.Step.of(request, step))
 
-    def _tell(self, outcome: Outcome) -> None:
-        self._counts[outcome.kind] += 1
-        logs.tell(outcome)
-        request = outcome.request
-        if outcome.code is not Code.STUCK:
-            self._host.journal.end(request.device)
-        elif outcome.kind is Kind.REFUSED:  # it never began: the one that is stuck did
-            self._host.journal.take(request)
-        lost = outcome.kind is Kind.LOST and request.origin is not Origin.PUT_BACK
-        if lost and any(record.device == request.device for record in self._host.journal.unfinished()):
-            self._turns.take_on(_put_back(request.device), first=True)
+    def _answered(self, outcome: Outcome) -> None:
+        told = wire.Outcome.of(outcome)
+        try:
+            self._history.add(told)
+        except OSError as error:
+            logs.tell_trouble(
+                FlavourError(Code.HOST, f"history could not be written: {error}", "make room in /run"), logs.WARNING
+            )
+        self._feed.publish(told)
         self._tell_status()
 
     def _tell_status(self) -> None:
-        counts = ", ".join(f"{count} {kind}" for kind, count in self._counts.items() if count)
-        stuck = len(self._turns.stuck)
-        _notify(f"STATUS={self._turns.open} in work, {stuck} stuck; so far {counts or 'no requests'}")
+        desk = self._desk
+        counts = ", ".join(f"{count} {kind}" for kind, count in desk.counts.items() if count)
+        _notify(f"STATUS={desk.turns.open} in work, {len(desk.turns.stuck)} stuck; so far {counts or 'no requests'}")
 
     def _on_unforeseen(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """State is on disk: a fresh start is the one answer that is right for every unforeseen error."""
@@ -162,10 +151,6 @@ class Service:
         error = context.get("exception")
         story = "".join(traceback.format_exception(error)) if error else str(context.get("message"))
         logs.tell_trouble(FlavourError(Code.INTERNAL, story, "this is a bug in flavourd; it starts anew"))
-
-
-def _put_back(device: DeviceId) -> Request:
-    return Request(device, DEFAULT, Origin.PUT_BACK)
 
 
 def _notify(state: str) -> None:

@@ -11,13 +11,14 @@ import pytest
 _ROOT = Path(__file__).parents[2]
 # From the ground up; a package stands for all its modules.
 _FLOORS = {
-    "values": {"", "device", "flavour", "outcome", "errors", "request", "record", "module_index"},
-    "machine": {"sysfs", "kmod", "kmsg", "journal"},
-    "knowledge": {"candidates", "iommu", "policy"},
+    "values": {"", "device", "flavour", "outcome", "errors", "request", "record", "module_index", "step"},
+    "machine": {"sysfs", "kmod", "kmsg", "journal", "udevdb", "survey"},
+    "knowledge": {"candidates", "iommu", "policy", "inventory"},
     "decision": {"plan"},
     "action": {"rebind", "switch", "answer", "worker"},
-    "service": {"uevents", "turns", "logs", "service"},
+    "service": {"uevents", "turns", "logs", "desk", "ipc", "service"},
     "start": {"__main__"},
+    "people": {"cli"},
 }
 
 
@@ -54,7 +55,7 @@ def imports(module: str) -> Iterator[str]:
 
 def test_there_are_modules_and_imports_to_look_at() -> None:
     assert "flavourd.policy.decode" in _MODULES
-    assert {"flavourd.policy.flavours", "flavourd.logs", "flavourd.kmod"} <= set(imports("flavourd.service"))
+    assert {"flavourd.desk", "flavourd.logs", "flavourd.ipc.door"} <= set(imports("flavourd.service"))
     assert {"flavourd", "flavourd.service"} <= set(imports("flavourd.__main__"))
 
 

@@ -24,6 +24,8 @@ MODULE_SOURCES = (HERE.parent / "variant",)
 PACKAGES = (
     *("systemd-sysv", "udev", "kmod", "dbus", "linux-image-amd64", "initramfs-tools", "zstd", "qemu-guest-agent"),
     *("python3", "python3-pyudev", "python3-systemd", "python3-yaml", "python3-pyfuse3", "fuse3"),
+    # For `flavourctl -H`, and to compare with.
+    *("openssh-server", "openssh-client", "driverctl"),
     *("e2fsprogs", "util-linux", "procps", "pciutils", "iproute2", "strace", "less"),
 )
 BUILDER_PACKAGES = ("make", "gcc", "libc6-dev", "linux-headers-amd64", "linux-source", "xz-utils", "kmod")

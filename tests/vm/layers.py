@@ -20,7 +20,7 @@ _MTIME = 1_700_000_000  # any fixed time: the same files must make the same tar
 # What is written now is not written again after each restore.
 _QUIET = "udevadm settle && sync"
 # `enable` reloads systemd too: a daemon-reload of its own would cost 3 s more.
-_INSTALL = "udevadm control --reload && systemctl enable --now flavourd"
+_INSTALL = "systemd-sysusers && udevadm control --reload && systemctl enable --now flavourd"
 
 
 _PROGRAMS = {

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Where all requests come together, whoever made them: taken on, carried out in their turn, told, and remembered."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from flavourd import logs
+from flavourd.answer import Host, answer, refused
+from flavourd.device import DeviceId
+from flavourd.errors import Code, FlavourError
+from flavourd.flavour import DEFAULT, Flavours
+from flavourd.journal import Journal
+from flavourd.kmod import Kmod
+from flavourd.kmsg import Kmsg
+from flavourd.module_index import ModuleIndex
+from flavourd.outcome import Kind, Outcome
+from flavourd.policy.flavours import read_flavours
+from flavourd.policy.settings import read_settings
+from flavourd.request import Origin, Request
+from flavourd.step import Step, Tell
+from flavourd.sysfs import Sysfs
+from flavourd.turns import Turns
+from flavourd.worker import Worker, WorkerDied
+
+T = TypeVar("T")
+
+# Somebody only wants to look: rather no answer than a late one, and not at the cost of those who switch.
+_LOOK_SECONDS = 10.0
+_LOOKS_AT_ONCE = 4
+
+
+class Desk:
+    """root: of the host. deadline: seconds after which a request is answered even if the kernel has not.
+
+    told, answered: hear every step and every outcome. `counts`: outcomes of each kind so far.
+    """
+
+    def __init__(
+        self, root: Path, deadline: float, told: Callable[[Request, Step], None], answered: Callable[[Outcome], None]
+    ) -> None:
+        self._root = root
+        self._answered = answered
+        self.host = Host(Sysfs(root), Kmod(root), Journal(root), partial(Kmsg, path=root / "dev/kmsg"))
+        self.turns = Turns(self._begin, self._tell, told, deadline)
+        self.counts = dict.fromkeys(Kind, 0)
+        self._warned: tuple[str, ...] = ()
+        self._taken: dict[DeviceId, int] = {}
+        self._finishing = False
+        self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self.flavours, self.changers = self._configuration()
+
+    def reload(self) -> None:
+        """FlavourError(CONFIG) if the configuration is wrong; what was read before goes on to be used then."""
+        self.flavours, self.changers = self._configuration()
+
+    def index(self) -> ModuleIndex:
+        """The kernel's module tables, read anew if they have changed."""
+        index = self.host.kmod.index(self.flavours.alias_prefixes, self.flavours.universal_modules)
+        if index.warnings != self._warned:
+            for warning in index.warnings:
+                hint = "variants may be missed, universal drivers still work; run depmod, or mend the file"
+                logs.tell_trouble(FlavourError(Code.INDEX_UNREADABLE, warning, hint), logs.WARNING)
+            self._warned = index.warnings
+        return index
+
+    # --- requests
+
+    def take_on(self, requests: Iterable[Request]) -> None:
+        """What udev brought, unless it has been taken on before."""
+        for request in requests:
+            last = self._taken.get(request.device)
+            if request.seqnum > (self.host.journal.taken(request.device) if last is None else last):
+                self._taken[request.device] = request.seqnum
+                self.turns.take_on(request)
+
+    def ask(self, request: Request) -> None:
+        """Take on what somebody asks by the control socket."""
+        if self._finishing:
+            self._publish(_stopping(request))
+        else:
+            self.turns.take_on(request)
+
+    def recover(self) -> None:
+        """Go on with what a daemon that died had begun."""
+        begun = set()
+        for request, instance in self.host.journal.unanswered():
+            begun.add(request.device)
+            if instance == self.host.sysfs.instance(request.device):
+                self.turns.take_on(request)
+            else:
+                self._tell(
+                    refused(request, FlavourError(Code.NO_DEVICE, f"{request.device} went away before it was done"))
+                )
+        for record in list(self.host.journal.unfinished()):
+            if record.instance != self.host.sysfs.instance(record.device):
+                self.host.journal.drop(record.device)
+            elif record.device not in begun:
+                self.turns.take_on(_put_back(record.device))
+
+    async def finish(self) -> None:
+        """Take no more turns, and wait for those that are begun."""
+        self._finishing = True
+        for request in self.turns.drop_waiting():
+            # udev brings its requests again at the next start, and what was recovered is still written down.
+            if request.origin is Origin.VARLINK:
+                self._publish(_stopping(request))
+        await self.turns.all_answered()
+
+    async def look(self, device: DeviceId | None, work: Callable[[], T]) -> T:
+        """Do what only reads (about one device or about all) in a worker, for it may sleep in the kernel all the same.
+
+        FlavourError, from the work itself or because it did not end.
+        """
+        if device in self.turns.stuck:
+            raise FlavourError(Code.STUCK, f"{device} is stuck in the kernel", "it heals when the kernel lets go")
+        about = device or "a device"
+        async with self._looks:
+            try:
+                worker = Worker(lambda _tell: _caught(work))
+            except OSError as error:
+                raise FlavourError(Code.HOST, f"no worker could be started: {error}", "ask again") from error
+            await asyncio.wait((worker.done,), timeout=_LOOK_SECONDS)
+        if not worker.done.done():
+            worker.done.cancel()
+            sentence = f"the kernel has not let us look at {about} for {_LOOK_SECONDS:g} s"
+            raise FlavourError(Code.STUCK, sentence, f"see cat /proc/{worker.pid}/stack and journalctl -k")
+        try:
+            found = worker.done.result()
+        except WorkerDied as died:
+            raise FlavourError(Code.INTERNAL, str(died), "this is a bug in flavourd; please report it") from died
+        if isinstance(found, FlavourError):
+            raise found
+        return found
+
+    # ---
+
+    def _configuration(self) -> tuple[Flavours, frozenset[int]]:
+        return read_flavours(self._root), read_settings(self._root).changers()
+
+    def _begin(self, request: Request) -> Callable[[Tell], Outcome]:
+        """The work for a request whose turn has come. If this daemon dies before the answer, the next one goes on."""
+        self.host.journal.begin(request, self.host.sysfs.instance(request.device))
+        return partial(answer, request, self.host, self.flavours, self.index())
+
+    def _tell(self, outcome: Outcome) -> None:
+        self._publish(outcome)
+        request = outcome.request
+        if outcome.code is not Code.STUCK:
+            self.host.journal.end(request.device)
+        elif outcome.kind is Kind.REFUSED:  # it never began: the one that is stuck did
+            self.host.journal.take(request)
+        lost = outcome.kind is Kind.LOST and request.origin is not Origin.PUT_BACK
+        if lost and any(record.device == request.device for record in self.host.journal.unfinished()):
+            self.turns.take_on(_put_back(request.device), first=True)
+
+    def _publish(self, outcome: Outcome) -> None:
+        self.counts[outcome.kind] += 1
+        logs.tell(outcome)
+        self._answered(outcome)
+
+
+def _caught(work: Callable[[], T]) -> T | FlavourError:
+    """In the worker: a refusal is an answer, only what nobody foresaw is not."""
+    try:
+        return work()
+    except FlavourError as error:
+        return error
+
+
+def _stopping(request: Request) -> Outcome:
+    error = FlavourError(Code.STOPPING, f"{request.device}: flavourd is being stopped", "ask again when it is back")
+    return refused(request, error)
+
+
+def _put_back(device: DeviceId) -> Request:
+    return Request(device, DEFAULT, Origin.PUT_BACK)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One connection: whatever comes through it, it costs the daemon little and harms nobody else.
+
+asyncvarlink leaves to us: how much may be received before a message ends; JSON that no decoder can take (which would
+end the event loop's callback, and with it the daemon); a caller who asks on and on and never reads; and streams, where
+it takes for a fault what is none, a caller who has gone.
+"""
+
+import asyncio
+import traceback
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from typing import Any
+
+from asyncvarlink import (
+    AnnotatedResult,
+    FileDescriptorArray,
+    VarlinkInterfaceRegistry,
+    VarlinkInterfaceServerProtocol,
+    VarlinkMethodCall,
+    VarlinkMethodReply,
+    VarlinkMethodSignature,
+)
+from asyncvarlink.conversion import ConversionError
+from asyncvarlink.serviceinterface import ExpectedMore, InvalidParameter
+
+from flavourd import logs
+from flavourd.errors import Code, FlavourError
+from flavourd.ipc.call import CALL, Call, Peer
+from flavourd.ipc.replies import refusal
+
+_LONGEST_CALL = 65536
+# These have one last reply that says all, for callers who take no more than one.
+_WITH_ONE_REPLY_TOO = ("Set", "Reset")
+
+
+class Connection(VarlinkInterfaceServerProtocol):
+    def __init__(self, registry: VarlinkInterfaceRegistry, peer: Peer) -> None:
+        super().__init__(registry)
+        self._peer = peer
+        self._call: Call | None = None
+        self._sent: asyncio.Future[None] | None = None
+        self._lost = False
+        self.serving: asyncio.Future[None] | None = None
+
+    def gone(self) -> None:
+        """The caller has closed his end."""
+        self._lost = True
+        for act in list(self._call.gone) if self._call else ():
+            act()
+
+    # --- what comes in
+
+    def message_received(self, data: bytes, fds: FileDescriptorArray | None) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if len(self._recv_buffer) + len(data) > _LONGEST_CALL:
+            self._transport.abort()
+            return
+        try:
+            super().message_received(data, fds)
+        except (ValueError, RecursionError):  # no text, numbers or brackets without end
+            self._transport.abort()
+
+    def error_received(self, err: Exception, data: bytes, fds: FileDescriptorArray | None) -> None:
+        if self._transport:
+            self._transport.abort()
+
+    def request_received(self, obj: dict[str, Any], fds: FileDescriptorArray | None) -> asyncio.Future[None]:
+        """Nothing more is read until the reply to this one has left."""
+        self.serving = asyncio.ensure_future(self._until_sent(super().request_received(obj, fds)))
+        return self.serving
+
+    async def _until_sent(self, served: asyncio.Future[None] | None) -> None:
+        if served:
+            await served
+        if self._sent:
+            with suppress(OSError):
+                await asyncio.shield(self._sent)
+
+    # --- what is done with it
+
+    def call_received(self, call: VarlinkMethodCall, fds: FileDescriptorArray | None) -> asyncio.Future[None] | None:
+        self._call = Call(self._peer, call.more)
+        CALL.set(self._call)
+        method, signature = self._registry.lookup_method(replace(call, more=True, oneway=False, upgrade=False))
+        if not signature.more:
+            served: asyncio.Future[None] | None = super().call_received(call, fds)
+            return served
+        if not call.more and call.method_name not in _WITH_ONE_REPLY_TOO:
+            raise ExpectedMore
+        try:
+            parameters = signature.parameter_type.fromjson(call.parameters)
+        except ConversionError as error:
+            raise InvalidParameter(parameter=str(error.location[0])) from error
+        return asyncio.ensure_future(self._stream(method(**parameters), signature, call))
+
+    async def _stream(
+        self,
+        replies: AsyncGenerator[AnnotatedResult, None],
+        signature: VarlinkMethodSignature,
+        call: VarlinkMethodCall,
+    ) -> None:
+        async with aclosing(replies):
+            async for result in replies:
+                if self._lost:
+                    return
+                if not call.oneway and (call.more or not result.continues):
+                    parameters = signature.return_type.tojson(result.parameters)
+                    assert isinstance(parameters, dict)
+                    with suppress(OSError):  # the end of the connection is told by `gone`
+                        await self.send_reply(VarlinkMethodReply(parameters, continues=result.continues))
+
+    # --- what goes out
+
+    def send_reply(
+        self, reply: VarlinkMethodReply, fds: list[int] | None = None, autoclose: bool = True
+    ) -> asyncio.Future[None]:
+        self._sent = super().send_reply(reply, fds, autoclose)
+        return self._sent
+
+    def handle_call_exception(self, exc: BaseException, oneway: bool) -> None:
+        if isinstance(exc, FlavourError):
+            raise refusal(exc) from exc
+        story = "".join(traceback.format_exception(exc))
+        error = FlavourError(Code.INTERNAL, f"a call failed: {story}", "this is a bug in flavourd; please report it")
+        logs.tell_trouble(error)
+        raise refusal(error) from exc

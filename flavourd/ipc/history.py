@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The last outcomes, kept under /run/flavourd over restarts of the daemon. The journal has all of them for longer."""
+
+import json
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+from asyncvarlink.conversion import ConversionError, VarlinkType
+
+from flavourd.ipc.wire import Outcome
+
+_KEPT = 500
+_TYPE = VarlinkType.from_type_annotation(Outcome)
+
+
+class History:
+    """One JSON object a line, oldest first; kept as text, for most are never asked for."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._file = root / "run/flavourd/history"
+        self._lines: deque[tuple[str, str]] = deque(maxlen=_KEPT)
+        self._in_file = 2 * _KEPT  # the first one to be added writes it anew: its last line may be cut
+        with suppress(FileNotFoundError):
+            for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
+                if outcome := _outcome(line):
+                    self._lines.append((outcome.device, line))
+
+    def add(self, outcome: Outcome) -> None:
+        """OSError if it could not be written down; it is kept in memory all the same."""
+        line = json.dumps(_TYPE.tojson(outcome))
+        self._lines.append((outcome.device, line))
+        if self._in_file < 2 * _KEPT:
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(f"{line}\n")
+            self._in_file += 1
+        else:
+            new = self._file.with_name(".history.new")
+            new.write_text("".join(f"{line}\n" for _, line in self._lines), encoding="utf-8")
+            new.replace(self._file)
+            self._in_file = len(self._lines)
+
+    def last(self, limit: int, device: str | None = None) -> list[Outcome]:
+        """At most so many, of one device or of all; oldest first."""
+        lines = [line for of, line in self._lines if device in (None, of)]
+        return [outcome for line in lines[max(0, len(lines) - limit) :] if (outcome := _outcome(line))]
+
+
+def _outcome(line: str) -> Outcome | None:
+    try:
+        outcome: Outcome = _TYPE.fromjson(json.loads(line))
+    except (ValueError, RecursionError, ConversionError):
+        return None
+    return outcome

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The types of io.flavourd.Manager.varlink, which documents their fields, and how our own values become them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flavourd import flavour, outcome, plan, record, step
+from flavourd.device import Glance
+from flavourd.errors import FlavourError
+from flavourd.flavour import Flavours
+from flavourd.inventory import blocks_group, flavour_of, proof_of, variants
+from flavourd.iommu import blockers
+from flavourd.module_index import ModuleIndex
+from flavourd.request import Request
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass
+class Variant:
+    flavour: str
+    module: str
+
+
+@dataclass
+class Device:
+    id: str
+    vendor: str | None
+    model: str | None
+    class_name: str | None
+    class_code: str | None
+    driver: str | None
+    flavour: str
+    proof: list[str]
+    iommu_group: str | None
+    blocks_group: bool
+    bridge: bool
+    variants: list[Variant]
+    interfaces: list[str]
+    disks: list[str]
+    pf: str | None
+    vfs: int
+    state: str | None
+    step: str | None
+
+    @classmethod
+    def of(cls, glance: Glance, flavours: Flavours, index: ModuleIndex) -> "Device":
+        """Without state and step, which only the daemon itself knows."""
+        return cls(
+            id=str(glance.id),
+            vendor=glance.vendor,
+            model=glance.model,
+            class_name=glance.class_name,
+            class_code=glance.class_code,
+            driver=glance.driver,
+            flavour=flavour_of(glance, flavours),
+            proof=list(proof_of(glance)),
+            iommu_group=glance.iommu_group,
+            blocks_group=blocks_group(glance),
+            bridge=glance.bridge,
+            variants=[Variant(*variant) for variant in variants(glance, flavours, index)],
+            interfaces=list(glance.interfaces),
+            disks=list(glance.disks),
+            pf=str(glance.pf) if glance.pf else None,
+            vfs=glance.vfs,
+            state=None,
+            step=None,
+        )
+
+
+@dataclass
+class Step:
+    time: str
+    device: str
+    flavour: str
+    uuid: str | None
+    what: str
+    text: str
+
+    @classmethod
+    def of(cls, request: Request, told: step.Step) -> "Step":
+        return cls(now(), str(request.device), request.wanted, request.uuid, told.what, told.text)
+
+
+@dataclass
+class Candidate:
+    module: str
+    source: str
+    detail: str
+
+    @classmethod
+    def of(cls, candidate: outcome.Candidate) -> "Candidate":
+        return cls(candidate.module, candidate.source, candidate.detail)
+
+
+@dataclass
+class Skip:
+    module: str
+    reason: str
+    missed: bool
+
+    @classmethod
+    def of(cls, skip: outcome.Skip) -> "Skip":
+        return cls(skip.module, skip.reason, skip.missed)
+
+
+@dataclass
+class Refusal:
+    who: str
+    reason: str
+    errno: int | None
+    kernel: list[str]
+
+    @classmethod
+    def of(cls, refusal: outcome.Refusal) -> "Refusal":
+        return cls(refusal.who, refusal.reason, refusal.errno, list(refusal.kernel))
+
+
+@dataclass
+class Outcome:
+    time: str
+    device: str
+    flavour: str
+    origin: str
+    uuid: str | None
+    asker: str | None
+    kind: str
+    code: str | None
+    headline: str
+    message: str
+    hint: str
+    driver: str | None
+    before: str | None
+    proof: list[str]
+    candidate: Candidate | None
+    refusals: list[Refusal]
+    skips: list[Skip]
+    notes: list[str]
+    errno: int | None
+
+    @classmethod
+    def of(cls, told: outcome.Outcome) -> "Outcome":
+        request = told.request
+        return cls(
+            time=now(),
+            device=str(request.device),
+            flavour=told.flavour,
+            origin=request.origin,
+            uuid=request.uuid,
+            asker=request.asker,
+            kind=told.kind,
+            code=told.code,
+            headline=told.headline,
+            message=str(told),
+            hint=told.hint,
+            driver=told.driver,
+            before=told.before,
+            proof=list(told.proof),
+            candidate=Candidate.of(told.candidate) if told.candidate else None,
+            refusals=list(map(Refusal.of, told.refusals)),
+            skips=list(map(Skip.of, told.skips)),
+            notes=list(told.notes),
+            errno=told.errno,
+        )
+
+
+@dataclass
+class Plan:
+    device: str
+    flavour: str
+    kind: str
+    candidates: list[Candidate]
+    skips: list[Skip]
+    driver: str | None
+    target: str | None
+    iommu_group: str | None
+    blockers: list[str]
+    notes: list[str]
+    code: str | None
+    message: str
+    hint: str
+
+    @classmethod
+    def of(cls, planned: plan.Plan) -> "Plan":
+        snapshot = planned.device
+        return cls(
+            device=str(snapshot.id),
+            flavour=planned.flavour,
+            kind="already" if planned.already else "switch",
+            candidates=list(map(Candidate.of, planned.candidates)),
+            skips=list(map(Skip.of, planned.skips)),
+            driver=snapshot.binding.driver,
+            target=planned.target.driver if planned.target else None,
+            iommu_group=snapshot.iommu_group,
+            blockers=[f"{member.id} ({member.driver})" for member in blockers(snapshot)],
+            notes=list(planned.notes),
+            code=None,
+            message="",
+            hint="",
+        )
+
+    @classmethod
+    def refused(cls, request: Request, error: FlavourError) -> "Plan":
+        return cls(
+            device=str(request.device),
+            flavour=request.wanted,
+            kind="refused",
+            candidates=[],
+            skips=[],
+            driver=None,
+            target=None,
+            iommu_group=None,
+            blockers=[],
+            notes=[],
+            code=error.code,
+            message=error.sentence,
+            hint=error.hint,
+        )
+
+
+@dataclass
+class Record:
+    flavour: str
+    since: str
+    origin: str
+    driver: str | None
+    override: str | None
+    unfinished: bool
+
+    @classmethod
+    def of(cls, kept: record.Record) -> "Record":
+        original = kept.original
+        return cls(kept.flavour, kept.since, kept.origin, original.driver, original.override, kept.unfinished)
+
+
+@dataclass
+class Flavour:
+    name: str
+    description: str
+    buses: dict[str, str]
+
+    @classmethod
+    def all(cls, flavours: Mapping[str, flavour.Flavour]) -> "list[Flavour]":
+        return [
+            cls(name, one.description, {bus: on_bus.universal.module for bus, on_bus in one.buses.items()})
+            for name, one in flavours.items()
+        ]
