@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Tell outcomes to the journal, with fields that programs can match, and to the terminal when there is one.
 
-Fields: FLAVOURD_DEVICE, _FLAVOUR, _ORIGIN, _KIND, _CODE, _DRIVER, _CANDIDATE, _UUID (of a synthetic uevent), ERRNO, and
-once for each candidate that refused or was not tried FLAVOURD_REFUSED or FLAVOURD_SKIPPED. Every kind of outcome has a
-MESSAGE_ID, which systemd/flavourd.catalog explains (`journalctl -x`).
+Fields: FLAVOURD_DEVICE, _FLAVOUR, _ORIGIN, _KIND, _CODE, _DRIVER, _CANDIDATE, _UUID (that marks the request), _ASKER
+(who it was, on the control socket), ERRNO, and once for each candidate that refused or was not tried FLAVOURD_REFUSED
+or FLAVOURD_SKIPPED. Every kind of outcome has a MESSAGE_ID, which systemd/flavourd.catalog explains (`journalctl -x`).
 """
 
 import sys
@@ -54,6 +54,7 @@ def tell(outcome: Outcome) -> None:
         "FLAVOURD_DRIVER": outcome.driver,
         "FLAVOURD_CANDIDATE": outcome.candidate.module if outcome.candidate else None,
         "FLAVOURD_UUID": request.uuid,
+        "FLAVOURD_ASKER": request.asker,
         "ERRNO": outcome.errno,
     }
     more = [f"FLAVOURD_REFUSED={refusal}" for refusal in outcome.refusals]

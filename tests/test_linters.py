@@ -17,6 +17,11 @@ from flavourd.request import Origin
 
 _ROOT = Path(__file__).parents[1]
 _MODULES = {str(path.relative_to(_ROOT)) for path in (_ROOT / "flavourd").rglob("*.py")}
+_DATA = {"flavourd/errors.md", "flavourd/ipc/io.flavourd.Manager.varlink"}
+_SUFFIXES = {
+    *(".py", ".sh", ".bash", ".zsh", ".fish", ".c", ".h", ".in", ".8", ".yaml", ".toml", ".varlink"),
+    *(".rules", ".service", ".socket", ".catalog", ".sysusers"),
+}
 
 
 def read(name: str) -> str:
@@ -61,13 +66,20 @@ def test_the_spelling_is_right() -> None:
     run(sys.executable, "-m", "codespell_lib")
 
 
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
     text, count = re.subn(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", read("systemd/flavourd.service"))
     assert count == 1
-    unit = tmp_path / "flavourd.service"
-    unit.write_text(text, encoding="utf-8")
-    said = run("systemd-analyze", "verify", str(unit), check=False)  # it also warns about this machine's own units
-    assert [line for line in said.splitlines() if "flavourd.service" in line] == []
+    units = [tmp_path / "flavourd.service", tmp_path / "flavourd.socket"]
+    for unit, content in zip(units, (text, read("systemd/flavourd.socket")), strict=True):
+        unit.write_text(content, encoding="utf-8")
+    said = run("systemd-analyze", "verify", "--man=no", *map(str, units), check=False)
+    # It also warns about this machine's own units.
+    assert [line for line in said.splitlines() if "flavourd." in line] == []
+
+
+def test_systemd_understands_the_group(tmp_path: Path) -> None:
+    said = run("systemd-sysusers", "--dry-run", f"--root={tmp_path}", str(_ROOT / "systemd/flavourd.sysusers"))
+    assert "Creating group 'flavourd'" in said
 
 
 def test_journald_understands_the_catalog(tmp_path: Path) -> None:
@@ -88,8 +100,9 @@ def licensed() -> Iterator[tuple[str, str]]:
         path = _ROOT / name
         head = "\n".join(path.read_text(encoding="utf-8", errors="replace").split("\n")[:2])
         if (
-            path.suffix in {".py", ".sh", ".c", ".h", ".yaml", ".rules", ".service", ".catalog", ".toml", ".in"}
+            path.suffix in _SUFFIXES
             or path.name == "Makefile"
+            or path.parent.name == "packaging"
             or head.startswith("#!")
         ):
             yield name, head
@@ -106,7 +119,7 @@ def test_every_file_names_its_licence_in_its_first_two_lines() -> None:
     wrong = []
     for name, head in found.items():
         licence = "GPL-2.0-only" if for_the_kernel(name) else "LGPL-2.1-or-later"
-        if not re.search(rf"(?m)^(#|//|/\*) SPDX-License-Identifier: {re.escape(licence)}( \*/)?$", head):
+        if not re.search(rf'(?m)^(#|//|/\*|\.\\") SPDX-License-Identifier: {re.escape(licence)}( \*/)?$', head):
             wrong.append(f"{name} (expected {licence})")
     assert wrong == []
 
@@ -143,7 +156,7 @@ def test_the_catalog_uses_fields_that_are_sent() -> None:
 
 def test_every_origin_that_udev_can_bring_stands_in_the_rules_and_no_other() -> None:
     written = set(re.findall(r'ENV\{\.FLAVOUR_ORIGIN\}="(\w+)"', read("udev/90-flavourd.rules")))
-    assert written == set(Origin) - {Origin.RECOVERY, Origin.PUT_BACK}
+    assert written == set(Origin) - {Origin.VARLINK, Origin.RECOVERY, Origin.PUT_BACK}
 
 
 @pytest.mark.parametrize("name", [name for name in tracked() if name.endswith(".md")])
@@ -183,18 +196,25 @@ def test_what_is_installed_is_whole_and_uninstalling_leaves_no_file_behind(tmp_p
     run("make", "install", *places)
     unit = (below / "lib/systemd/system/flavourd.service").read_text(encoding="utf-8")
     (program,) = re.findall(r"(?m)^ExecStart=(\S+)", unit)
-    (document,) = re.findall(r"(?m)^Documentation=file:(\S+)", unit)
+    pages = re.findall(r"man:(\w+)\((\d)\)", unit)
     assert program == f"{prefix}/sbin/flavourd"
     assert os.access(tmp_path / program.removeprefix("/"), os.X_OK)
-    assert (tmp_path / document.removeprefix("/")).is_file()
-    assert {name for name in files(below / "lib/flavourd/python") if name.endswith(".py")} == _MODULES
+    assert pages
+    installed = files(below / "lib/flavourd/python")
+    ours = {name for name in installed if name.startswith("flavourd/")}
+    assert ours == _MODULES | _DATA
+    assert {name.partition("/")[0] for name in installed - ours} == {"asyncvarlink"}
     for name in (
+        *(f"share/man/man{section}/{name}.{section}" for name, section in pages),
         "lib/flavourd/flavours.yaml",
         "lib/udev/rules.d/90-flavourd.rules",
+        "lib/systemd/system/flavourd.socket",
         "lib/systemd/catalog/flavourd.catalog",
+        "lib/sysusers.d/flavourd.conf",
     ):
-        assert (below / name).is_file()
-    assert "@PYTHONDIR@" not in (below / "sbin/flavourd").read_text(encoding="utf-8")
+        assert (below / name).is_file(), name
+    for program in ("sbin/flavourd", "bin/flavourctl"):
+        assert f'"{prefix}/lib/flavourd/python"' in (below / program).read_text(encoding="utf-8")
     run("make", "uninstall", *places)
     assert files(tmp_path) == set()
 
@@ -206,11 +226,13 @@ def test_uninstalling_leaves_what_the_admin_has_written(tmp_path: Path) -> None:
     assert files(tmp_path) == {"etc/flavourd/flavours.yaml"}
 
 
-def test_the_installed_program_runs(tmp_path: Path) -> None:
+def test_the_installed_programs_run(tmp_path: Path) -> None:
     # DESTDIR=/ keeps `make install` from telling this machine's systemd and udev about it.
     run("make", "install", "DESTDIR=/", f"PREFIX={tmp_path}/usr", f"SYSCONFDIR={tmp_path}/etc")
     (version,) = re.findall(r'__version__ = "(.*)"', read("flavourd/__init__.py"))
     assert run(f"{tmp_path}/usr/sbin/flavourd", "--version") == f"{version}\n"
+    assert run(f"{tmp_path}/usr/bin/flavourctl", "--version") == f"flavourctl {version}\n"
+    assert set(run(f"{tmp_path}/usr/bin/flavourctl", "complete", "codes").split()) == set(Code)
 
 
 def test_the_wheel_holds_every_module_and_nothing_of_the_tests(tmp_path: Path) -> None:
@@ -219,5 +241,5 @@ def test_the_wheel_holds_every_module_and_nothing_of_the_tests(tmp_path: Path) -
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     info = {name for name in names if ".dist-info/" in name}
-    assert names - info == _MODULES
+    assert names - info == _MODULES | _DATA
     assert {name.rpartition("/")[2] for name in info} >= {"METADATA", "entry_points.txt", "LGPL-2.1-or-later.txt"}

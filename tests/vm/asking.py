@@ -116,6 +116,12 @@ def variant(vm: Machine, **parameters: int) -> None:
     vm.write("/etc/modprobe.d/test.conf", f"options test_vfio_pci {options}\n")
 
 
+def universal_driver_waits(vm: Machine, address: str) -> None:
+    """The universal driver's module takes as long to load as the device at this address stays."""
+    waiting = f"while [ -e {PCI}/{address} ]; do sleep 0.05; done; exec modprobe --ignore-install vfio_pci"
+    vm.write("/etc/modprobe.d/wait.conf", f'install vfio_pci /bin/sh -c "{waiting}"\n')
+
+
 def probes(vm: Machine) -> int:
     return int(vm.run("cat /sys/module/test_vfio_pci/parameters/probes").out)
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from .asking import PCI, alive, answer, ask, outcomes, override, proof, send, variant
+from .asking import PCI, alive, answer, ask, outcomes, override, proof, send, universal_driver_waits, variant
 from .devices import E1000, E1000_TWIN, E1000E, E1000E_TWIN, VIRTIO_NET
 from .machine import Machine
 
@@ -234,9 +234,7 @@ def test_a_device_that_is_unplugged_in_the_middle_is_told_and_forgotten(vm: Mach
     variant(vm, answer=-5)
     address = vm.plug("e1000e", id="late", romfile="")
     vm.wait_for(f"test -e {PCI}/{address}/driver")
-    # The next candidate's module takes as long to load as the device stays.
-    waiting = f"while [ -e {PCI}/{address} ]; do sleep 0.05; done; exec modprobe --ignore-install vfio_pci"
-    vm.write("/etc/modprobe.d/wait.conf", f'install vfio_pci /bin/sh -c "{waiting}"\n')
+    universal_driver_waits(vm, address)
     uuid = send(vm, address, "vfio")
     vm.wait_for("[ $(cat /sys/module/test_vfio_pci/parameters/probes) = 1 ]")
     vm.unplug("late")
