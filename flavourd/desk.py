@@ -31,6 +31,9 @@ T = TypeVar("T")
 _LOOK_SECONDS = 10.0
 _LOOKS_AT_ONCE = 4
 
+# So refused, what stands in the journal as begun is another request of the device.
+_NEVER_BEGUN = (Code.STUCK, Code.WITHDRAWN)
+
 
 class Desk:
     """root: of the host. deadline: seconds after which a request is answered even if the kernel has not.
@@ -148,10 +151,10 @@ class Desk:
     def _tell(self, outcome: Outcome) -> None:
         self._publish(outcome)
         request = outcome.request
-        if outcome.code is not Code.STUCK:
-            self.host.journal.end(request.device)
-        elif outcome.kind is Kind.REFUSED:  # it never began: the one that is stuck did
+        if outcome.kind is Kind.REFUSED and outcome.code in _NEVER_BEGUN:
             self.host.journal.take(request)
+        elif outcome.code is not Code.STUCK:
+            self.host.journal.end(request.device)
         lost = outcome.kind is Kind.LOST and request.origin is not Origin.PUT_BACK
         if lost and any(record.device == request.device for record in self.host.journal.unfinished()):
             self.turns.take_on(_put_back(request.device), first=True)

@@ -117,7 +117,11 @@ class Connection(VarlinkInterfaceServerProtocol):
     def send_reply(
         self, reply: VarlinkMethodReply, fds: list[int] | None = None, autoclose: bool = True
     ) -> asyncio.Future[None]:
-        self._sent = super().send_reply(reply, fds, autoclose)
+        if self._lost:
+            self._sent = asyncio.get_running_loop().create_future()
+            self._sent.set_result(None)
+        else:
+            self._sent = super().send_reply(reply, fds, autoclose)
         return self._sent
 
     def handle_call_exception(self, exc: BaseException, oneway: bool) -> None:

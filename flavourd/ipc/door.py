@@ -44,6 +44,7 @@ class Door:
         # asyncio hears that a peer has gone only from what it reads, and during a call nothing is read.
         self._hangups = select.epoll()
         self._connections: dict[int, Connection] = {}
+        self._is_open = False
         sock.setblocking(False)
 
     @property
@@ -53,10 +54,12 @@ class Door:
     def open(self) -> None:
         self._loop.add_reader(self._sock, self._accept)
         self._loop.add_reader(self._hangups, self._on_hangup)
+        self._is_open = True
 
     def close(self) -> None:
         """Let nobody in any more; those who are inside go on."""
         self._loop.remove_reader(self._sock)
+        self._is_open = False
 
     async def settled(self) -> None:
         """Wait until those inside have their answers; not for ever, for somebody may not be reading."""
@@ -68,28 +71,34 @@ class Door:
         for _ in range(_ACCEPTED_AT_ONCE):
             try:
                 connection, _ = self._sock.accept()
+                self._let_in(connection)
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptors, no memory: those who wait are let in later
                 sentence, hint = f"nobody can be let in: {error}", "see LimitNOFILE= in flavourd.service"
                 logs.tell_trouble(FlavourError(Code.HOST, sentence, hint), logs.WARNING)
-                self.close()
-                self._loop.call_later(_PAUSE_SECONDS, self._loop.add_reader, self._sock, self._accept)
+                self._loop.remove_reader(self._sock)
+                self._loop.call_later(_PAUSE_SECONDS, self._accept_again)
                 return
-            self._let_in(connection)
+
+    def _accept_again(self) -> None:
+        if self._is_open:
+            self._loop.add_reader(self._sock, self._accept)
 
     def _let_in(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
         peer = Peer.of(connection)
+        connection.setblocking(False)
         if self._inside[peer.uid] >= _CONNECTIONS_OF_A_USER:
-            with suppress(OSError):
+            with connection, suppress(OSError):
                 connection.send(_TOO_MANY)
-            connection.close()
             return
+        try:
+            number = os.dup(connection.fileno())  # ours until we close it, so it stands for no other connection
+        except OSError:
+            connection.close()
+            raise
         self._inside[peer.uid] += 1
-        protocol = Connection(self._registry, peer)
-        number = os.dup(connection.fileno())  # ours until we close it, so it stands for no other connection
-        self._connections[number] = protocol
+        self._connections[number] = protocol = Connection(self._registry, peer)
         self._hangups.register(number, 0)  # EPOLLHUP is always told
         # Without message boundaries it reads a little at a time, so that nobody keeps the loop for himself.
         transport = VarlinkTransport(self._loop, connection, connection, protocol, boundary_predictor=None)
@@ -102,5 +111,7 @@ class Door:
 
     def _let_out(self, number: int, peer: Peer) -> None:
         del self._connections[number]
-        os.close(number)  # which unregisters it, too
+        with suppress(FileNotFoundError):  # he has hung up
+            self._hangups.unregister(number)
+        os.close(number)
         self._inside[peer.uid] -= 1

@@ -4,7 +4,7 @@
 import sys
 
 from .asking import PCI, answer, send, variant
-from .devices import E1000E, VIRTIO_NET
+from .devices import E1000, E1000_TWIN, E1000E, VIRTIO_NET
 from .machine import Machine
 
 
@@ -13,30 +13,36 @@ def demo(vm: Machine) -> None:
     stage.title("A Debian 13 machine with its stock kernel. No vfio module is loaded, nobody has a list of drivers.")
     stage.type("uname -r")
     stage.type("grep vfio /proc/modules || echo none")
-    stage.type(f"lspci -ks {VIRTIO_NET[5:]}")
-    stage.type("systemctl is-active flavourd")
+    stage.type("flavourctl list --class ethernet")
 
     stage.title("A virtio network card: the kernel has a variant driver for it. One word finds, loads and binds it.")
-    stage.ask(VIRTIO_NET, "vfio")
-    stage.type(f"lspci -ks {VIRTIO_NET[5:]}")
-    stage.type(f"ls {PCI}/{VIRTIO_NET}/vfio-dev; ls /dev/vfio")
+    stage.type(f"flavourctl explain {VIRTIO_NET[5:]} vfio")
+    stage.type(f"flavourctl set {VIRTIO_NET[5:]} vfio")
+    stage.type(f"lspci -ks {VIRTIO_NET[5:]}; ls {PCI}/{VIRTIO_NET}/vfio-dev /dev/vfio")
 
     stage.title(
         "An Intel e1000e with a variant whose probe answers EIO (a test module): the universal driver takes it."
     )
     variant(vm, answer=-5)
     stage.type("grep vfio_pci: /lib/modules/$(uname -r)/modules.alias")
-    stage.ask(E1000E, "vfio")
-    stage.type(f"lspci -ks {E1000E[5:]}; cat {PCI}/{E1000E}/driver_override")
+    stage.type(f"flavourctl set {E1000E[5:]} vfio")
+    stage.type(f"flavourctl show {E1000E[5:]}")
+
+    stage.title("Two cards in one IOMMU group: it is told who keeps the group from being opened.")
+    stage.type(f"flavourctl set {E1000[5:]} vfio")
+    stage.type(f"flavourctl tree {E1000[5:]}")
+    stage.type(f"flavourctl set {E1000_TWIN[5:]} vfio; flavourctl tree {E1000[5:]}")
 
     stage.title("And back: driver and override are what they were.")
-    for address in (VIRTIO_NET, E1000E):
-        stage.ask(address, "default")
-        stage.type(f"lspci -ks {address[5:]}; cat {PCI}/{address}/driver_override")
+    stage.type("flavourctl reset $(flavourctl list --no-legend --flavour vfio | cut -d' ' -f1)")
+    stage.type("flavourctl list --class ethernet")
 
     stage.title("What cannot be done is told, and nothing is touched.")
-    stage.ask("0000:00:10.0", "vfio")
-    stage.ask(E1000E, "vfoi")
+    stage.type("flavourctl set 00:10.0 vfio")
+    stage.type(f"flavourctl set {E1000E[5:]} vfoi")
+
+    stage.title("Without flavourctl, as udev rules and scripts may do it: by a uevent of the device.")
+    stage.ask(E1000E, "vfio")
     stage.title("`make vm` gives you a shell in this machine; README.md tells how to install flavourd on a real host.")
 
 
@@ -50,7 +56,7 @@ class _Stage:
 
     def type(self, command: str) -> None:
         self._print(f"# {command}", "32")
-        print(self._vm.run(command).out, end="", flush=True)
+        print(self._vm.run(f"{{ {command}; }} 2>&1", check=False).out, end="", flush=True)
 
     def ask(self, address: str, flavour: str) -> None:
         request = f"change $(cat /proc/sys/kernel/random/uuid) FLAVOUR={flavour}"

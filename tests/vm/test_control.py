@@ -4,6 +4,7 @@
 import json
 import re
 import shlex
+from typing import Any
 
 import pytest
 
@@ -223,7 +224,7 @@ def test_a_name_that_is_wrong_keeps_the_whole_call_from_beginning(vm: Machine) -
     ],
 )
 def test_bad_calls_get_a_clear_error(
-    vm: Machine, method: str, parameters: dict[str, object], error: str, code: str | None
+    vm: Machine, method: str, parameters: dict[str, Any], error: str, code: str | None
 ) -> None:
     pid = daemon(vm)
     reply = call(vm, method, **parameters)
