@@ -12,8 +12,16 @@ RUN := $(VENV)/bin/python
 export PATH := $(PATH):/usr/sbin:/sbin
 
 LIB := $(DESTDIR)$(PREFIX)/lib
+SITE := $(LIB)/flavourd/python
+BIN := $(DESTDIR)$(PREFIX)/bin
 SBIN := $(DESTDIR)$(PREFIX)/sbin
 DOC := $(DESTDIR)$(PREFIX)/share/doc/flavourd
+MAN := $(DESTDIR)$(PREFIX)/share/man
+# Where the shells look. Debian's zsh: vendor-completions below /usr, site-functions below /usr/local, and neither the other way round;
+# fish: below /usr/local only if XDG_DATA_DIRS names it.
+BASH_COMPLETIONS := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSH_COMPLETIONS := $(DESTDIR)$(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
+FISH_COMPLETIONS := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test unit lint format demo vm vm-test image install uninstall clean
@@ -51,23 +59,61 @@ build/.setup: tests/setup.sh pyproject.toml
 	@PYTHON=$(PYTHON) VENV=$(VENV) sh tests/setup.sh
 	@touch $@
 
-install: ## put flavourd in place: DESTDIR=, PREFIX=/usr/local or /usr
-	install -d $(SBIN) $(LIB)/flavourd/python/flavourd/policy $(LIB)/udev/rules.d $(LIB)/systemd/system $(LIB)/systemd/catalog $(DOC) $(DESTDIR)/etc/flavourd
-	install -m 644 flavourd/*.py $(LIB)/flavourd/python/flavourd
-	install -m 644 flavourd/policy/*.py $(LIB)/flavourd/python/flavourd/policy
-	$(if $(DESTDIR),,$(PYTHON) -m compileall -q $(LIB)/flavourd/python)
+# What the build itself needs, apart from the tests' environment: an installing host has no use for that.
+TOOLS := build/tools/.made
+PIP := build/tools/bin/python -m pip --quiet --disable-pip-version-check
+$(TOOLS): packaging/tools.txt
+	@$(PYTHON) -m venv $(@D)
+	@$(PIP) install --no-deps --require-hashes -r $<
+	@touch $@
+
+# Libraries that Debian lacks, for flavourd's own directory.
+build/bundled: packaging/bundled.txt | $(TOOLS)
+	@rm -rf $@
+	@$(PIP) install --no-deps --no-compile --require-hashes --target $@ -r $<
+	@touch $@
+
+# The command line itself says what can be completed and what its manual tells.
+CLI := flavourd/__init__.py $(wildcard flavourd/cli/*.py)
+build/completions: packaging/completions.py $(wildcard packaging/completion.*) $(TOOLS) $(CLI)
+	@rm -rf $@
+	@PYTHONPATH=. build/tools/bin/python -B $< $@
+
+build/flavourctl.1: packaging/manpage.py man/flavourctl.1.in $(CLI)
+	@mkdir -p $(@D)
+	@PYTHONPATH=. $(PYTHON) -B $< man/flavourctl.1.in $@
+
+install: build/bundled build/completions build/flavourctl.1 ## put flavourd in place: DESTDIR=, PREFIX=/usr/local or /usr
+	install -d $(BIN) $(SBIN) $(LIB)/udev/rules.d $(LIB)/systemd/system $(LIB)/systemd/catalog $(LIB)/sysusers.d $(DESTDIR)/etc/flavourd
+	install -d $(DOC) $(MAN)/man1 $(MAN)/man8 $(BASH_COMPLETIONS) $(ZSH_COMPLETIONS) $(FISH_COMPLETIONS)
+	set -e; for folder in . policy ipc cli; do install -d $(SITE)/flavourd/$$folder; install -m 644 flavourd/$$folder/*.py $(SITE)/flavourd/$$folder; done
+	install -m 644 flavourd/ipc/*.varlink $(SITE)/flavourd/ipc
+	install -m 644 docs/errors.md $(SITE)/flavourd
+	cp -r build/bundled/asyncvarlink $(SITE)
+	$(if $(DESTDIR),,$(PYTHON) -m compileall -q $(SITE))
 	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,' systemd/flavourd.in > $(SBIN)/flavourd
-	chmod 755 $(SBIN)/flavourd
+	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,' systemd/flavourctl.in > $(BIN)/flavourctl
+	chmod 755 $(SBIN)/flavourd $(BIN)/flavourctl
 	install -m 644 config/flavours.yaml $(LIB)/flavourd/flavours.yaml
 	install -m 644 udev/90-flavourd.rules $(LIB)/udev/rules.d
-	sed 's,/usr/sbin/,$(PREFIX)/sbin/,; s,/usr/share/,$(PREFIX)/share/,' systemd/flavourd.service > $(LIB)/systemd/system/flavourd.service
+	sed 's,/usr/sbin/,$(PREFIX)/sbin/,' systemd/flavourd.service > $(LIB)/systemd/system/flavourd.service
+	install -m 644 systemd/flavourd.socket $(LIB)/systemd/system
 	install -m 644 systemd/flavourd.catalog $(LIB)/systemd/catalog
-	install -m 644 README.md docs/errors.md $(DOC)
-	$(if $(DESTDIR),,journalctl --update-catalog && udevadm control --reload && systemctl daemon-reload)
+	install -m 644 systemd/flavourd.sysusers $(LIB)/sysusers.d/flavourd.conf
+	install -m 644 README.md docs/errors.md config/flavourd.yaml $(DOC)
+	install -m 644 build/flavourctl.1 $(MAN)/man1
+	install -m 644 man/flavourd.8 $(MAN)/man8
+	install -m 644 build/completions/flavourctl $(BASH_COMPLETIONS)
+	install -m 644 build/completions/_flavourctl $(ZSH_COMPLETIONS)
+	install -m 644 build/completions/flavourctl.fish $(FISH_COMPLETIONS)
+	$(if $(DESTDIR),,systemd-sysusers flavourd.conf && journalctl --update-catalog && udevadm control --reload && systemctl daemon-reload)
 
 uninstall: ## take away what install has put in place
 	rm -rf $(LIB)/flavourd $(DOC)
-	rm -f $(SBIN)/flavourd $(LIB)/udev/rules.d/90-flavourd.rules $(LIB)/systemd/system/flavourd.service $(LIB)/systemd/catalog/flavourd.catalog
+	rm -f $(BIN)/flavourctl $(SBIN)/flavourd $(LIB)/udev/rules.d/90-flavourd.rules $(LIB)/systemd/catalog/flavourd.catalog
+	rm -f $(LIB)/systemd/system/flavourd.service $(LIB)/systemd/system/flavourd.socket $(LIB)/sysusers.d/flavourd.conf
+	rm -f $(MAN)/man1/flavourctl.1 $(MAN)/man8/flavourd.8
+	rm -f $(BASH_COMPLETIONS)/flavourctl $(ZSH_COMPLETIONS)/_flavourctl $(FISH_COMPLETIONS)/flavourctl.fish
 
 clean: ## remove build/ (the cached image stays in ~/.cache/flavourd)
 	rm -rf build

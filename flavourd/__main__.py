@@ -30,12 +30,15 @@ def main() -> int:
         parser.error("only root may bind drivers; run it as root, best by: systemctl start flavourd")
     # What needs the system's libraries is imported only now, so that --help and --version answer everywhere.
     from flavourd import logs
-    from flavourd.service import Service
+    from flavourd.ipc.door import turn_all_away
+    from flavourd.service import Service, control_socket
 
     try:
         ended_well = asyncio.run(_serve(Service, arguments.deadline))
     except FlavourError as error:
         logs.tell_trouble(error)
+        if sock := control_socket():  # else systemd would start us for them again and again
+            turn_all_away(sock, error)
         print(error, file=sys.stderr)
         return os.EX_CONFIG
     return 0 if ended_well else 1

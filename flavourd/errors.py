@@ -16,6 +16,7 @@ class Code(StrEnum):
     OVERTAKEN = "overtaken"
     NOT_A_CANDIDATE = "not-a-candidate"
     UNKNOWN_GUARD = "unknown-guard"
+    NOT_PERMITTED = "not-permitted"
     WITHDRAWN = "withdrawn"
     STOPPING = "stopping"
     TOO_MANY = "too-many"

@@ -107,11 +107,11 @@ class Journal:
                     str(words["wanted"]),
                     Origin.RECOVERY,
                     words["uuid"],
-                    candidates=tuple(map(str, words["candidates"])),
-                    force=frozenset(map(str, words["force"])),
+                    candidates=tuple(map(str, words.get("candidates", ()))),
+                    force=frozenset(map(str, words.get("force", ()))),
                 )
                 yield request, int(words["instance"])
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 file.unlink()  # whoever wrote it, it is no request of ours
 
     # --- locks

@@ -72,9 +72,17 @@ def _send(
     lines = [f"MESSAGE={message}", f"MESSAGE_ID={message_id}", f"PRIORITY={priority}", "SYSLOG_IDENTIFIER=flavourd"]
     lines += [f"{key}={value}" for key, value in fields.items() if value is not None]
     try:
-        journal.sendv(*(line.encode(errors="surrogateescape") for line in lines + (more or [])))
+        journal.sendv(*(_bytes(line) for line in lines + (more or [])))
         told = not sys.stderr.isatty()
     except OSError:  # no journal, or it is being restarted
         told = False
     if not told:
         print(message, file=sys.stderr)
+
+
+def _bytes(text: str) -> bytes:
+    """Bytes of the host's that are no UTF-8 as they were; what only JSON can say, half a surrogate pair, escaped."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace")

@@ -73,6 +73,7 @@ class Service:
             if door:
                 await door.settled()
         watchdog.cancel()
+        loop.set_exception_handler(None)  # what is cut off now, a caller who does not read, is no fault
         return not self._failed
 
     async def _first(self, waiting: Any) -> None:
@@ -84,15 +85,15 @@ class Service:
 
     def _open_door(self) -> Door | None:
         """Serve the control socket that systemd has passed."""
-        passed = daemon.listen_fds(unset_environment=True)
-        if not passed:
+        sock = control_socket()
+        if not sock:
             hint = "systemctl start flavourd.socket flavourd.service"
             logs.tell_trouble(
                 FlavourError(Code.HOST, "no control socket was passed: flavourctl cannot reach us", hint), logs.WARNING
             )
             return None
         registry = VarlinkInterfaceRegistry()
-        door = Door(socket.socket(fileno=passed[0]), registry)
+        door = Door(sock, registry)
         about = ("flavourd", "flavourd", __version__, "https://varlink.org")
         registry.register_interface(VarlinkServiceInterface(*about, registry))
         registry.register_interface(
@@ -151,6 +152,12 @@ class Service:
         error = context.get("exception")
         story = "".join(traceback.format_exception(error)) if error else str(context.get("message"))
         logs.tell_trouble(FlavourError(Code.INTERNAL, story, "this is a bug in flavourd; it starts anew"))
+
+
+def control_socket() -> socket.socket | None:
+    """The socket that systemd has passed (sd_listen_fds(3)); only the first who asks gets it."""
+    passed = daemon.listen_fds(unset_environment=True)
+    return socket.socket(fileno=passed[0]) if passed else None
 
 
 def _notify(state: str) -> None:

@@ -146,31 +146,32 @@ def _binding(path: Path) -> Binding:
     )
 
 
-def text_of(path: Path) -> str | None:
+def text_of(path: Path | str) -> str | None:
     """Content of an attribute without its newline; None if it is absent."""
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n")
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().rstrip("\n")
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def entries(directory: Path) -> tuple[str, ...]:
+def entries(directory: Path | str) -> tuple[str, ...]:
     try:
         return tuple(sorted(os.listdir(directory)))
     except (FileNotFoundError, NotADirectoryError):
         return ()
 
 
-def link_name(link: Path) -> str | None:
+def link_name(link: Path | str) -> str | None:
     try:
-        return link.readlink().name
+        return os.readlink(link).rpartition("/")[2]
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def device_id(path: Path) -> DeviceId | None:
-    bus = link_name(path / "subsystem")
-    return DeviceId(bus, path.resolve().name) if bus else None
+def device_id(path: Path | str) -> DeviceId | None:
+    bus = link_name(f"{path}/subsystem")
+    return DeviceId(bus, os.path.realpath(path).rpartition("/")[2]) if bus else None
 
 
 def _overridable_above(path: Path) -> DeviceId | None:

@@ -3,7 +3,7 @@
 # What the tests and the demo need, on a Debian machine that has nothing but git, make and python3. Run by `make`; safe to run again.
 set -eu
 
-packages="python3-venv python3-pyudev python3-systemd python3-yaml kmod udev systemd qemu-system-x86 qemu-utils mmdebstrap debian-archive-keyring e2fsprogs socat uidmap"
+packages="python3-venv python3-pyudev python3-systemd python3-yaml kmod udev systemd qemu-system-x86 qemu-utils mmdebstrap debian-archive-keyring e2fsprogs socat uidmap mandoc man-db zsh fish"
 
 missing=""
 for package in $packages; do

@@ -37,19 +37,25 @@ class Peer:
 
 @dataclass
 class Call:
-    """more: the caller takes several replies. gone: what to do if he goes away before the last one."""
+    """oneway: the caller wants no reply, so that he may go away as soon as he has called."""
 
     peer: Peer
-    more: bool
-    gone: list[Callable[[], None]] = field(default_factory=list)
+    oneway: bool
+    _acts: list[Callable[[], None]] = field(default_factory=list)
 
     @contextmanager
     def if_gone(self, act: Callable[[], None]) -> Iterator[None]:
-        self.gone.append(act)
+        """Meanwhile, do this when he goes away and is not expected to."""
+        self._acts.append(act)
         try:
             yield
         finally:
-            self.gone.remove(act)
+            self._acts.remove(act)
+
+    def end(self) -> None:
+        """The caller has gone."""
+        for act in () if self.oneway else tuple(self._acts):
+            act()
 
 
 CALL: ContextVar[Call] = ContextVar("call")

@@ -47,30 +47,42 @@ class Connection(VarlinkInterfaceServerProtocol):
     def gone(self) -> None:
         """The caller has closed his end."""
         self._lost = True
-        for act in list(self._call.gone) if self._call else ():
-            act()
+        if self._call:
+            self._call.end()
 
     # --- what comes in
 
     def message_received(self, data: bytes, fds: FileDescriptorArray | None) -> None:
-        if self._transport is None or self._transport.is_closing():
+        if self._nobody_waits():
             return
         if len(self._recv_buffer) + len(data) > _LONGEST_CALL:
-            self._transport.abort()
+            self._show_out()
             return
         try:
-            super().message_received(data, fds)
+            super().message_received(data, None)  # descriptors are for nobody here, and closed at once
         except (ValueError, RecursionError):  # no text, numbers or brackets without end
-            self._transport.abort()
+            self._show_out()
 
     def error_received(self, err: Exception, data: bytes, fds: FileDescriptorArray | None) -> None:
+        self._show_out()
+
+    def _show_out(self) -> None:
         if self._transport:
             self._transport.abort()
 
-    def request_received(self, obj: dict[str, Any], fds: FileDescriptorArray | None) -> asyncio.Future[None]:
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.gone()
+
+    def request_received(self, obj: dict[str, Any], fds: FileDescriptorArray | None) -> asyncio.Future[None] | None:
         """Nothing more is read until the reply to this one has left."""
+        if self._nobody_waits() and obj.get("oneway") is not True:
+            return None
         self.serving = asyncio.ensure_future(self._until_sent(super().request_received(obj, fds)))
         return self.serving
+
+    def _nobody_waits(self) -> bool:
+        return self._lost or self._transport is None or self._transport.is_closing()
 
     async def _until_sent(self, served: asyncio.Future[None] | None) -> None:
         if served:
@@ -82,7 +94,7 @@ class Connection(VarlinkInterfaceServerProtocol):
     # --- what is done with it
 
     def call_received(self, call: VarlinkMethodCall, fds: FileDescriptorArray | None) -> asyncio.Future[None] | None:
-        self._call = Call(self._peer, call.more)
+        self._call = Call(self._peer, call.oneway)
         CALL.set(self._call)
         method, signature = self._registry.lookup_method(replace(call, more=True, oneway=False, upgrade=False))
         if not signature.more:
@@ -109,8 +121,10 @@ class Connection(VarlinkInterfaceServerProtocol):
                 if not call.oneway and (call.more or not result.continues):
                     parameters = signature.return_type.tojson(result.parameters)
                     assert isinstance(parameters, dict)
-                    with suppress(OSError):  # the end of the connection is told by `gone`
+                    try:
                         await self.send_reply(VarlinkMethodReply(parameters, continues=result.continues))
+                    except OSError:  # he does not listen any more
+                        self.gone()
 
     # --- what goes out
 

@@ -20,17 +20,10 @@ from flavourd.ipc.replies import refusal
 _CONNECTIONS_OF_A_USER = 256
 _ACCEPTED_AT_ONCE = 16
 _PAUSE_SECONDS = 1.0
-_TOO_MANY = (
-    json.dumps(
-        refusal(
-            FlavourError(
-                Code.TOO_MANY,
-                f"you have {_CONNECTIONS_OF_A_USER} connections to flavourd already",
-                "close some of them, then ask again",
-            )
-        ).tojson()
-    ).encode()
-    + b"\0"
+_TOO_MANY = FlavourError(
+    Code.TOO_MANY,
+    f"you have {_CONNECTIONS_OF_A_USER} connections to flavourd already",
+    "close some of them, then ask again",
 )
 
 
@@ -89,8 +82,7 @@ class Door:
         peer = Peer.of(connection)
         connection.setblocking(False)
         if self._inside[peer.uid] >= _CONNECTIONS_OF_A_USER:
-            with connection, suppress(OSError):
-                connection.send(_TOO_MANY)
+            _turn_away(connection, _TOO_MANY)
             return
         try:
             number = os.dup(connection.fileno())  # ours until we close it, so it stands for no other connection
@@ -115,3 +107,17 @@ class Door:
             self._hangups.unregister(number)
         os.close(number)
         self._inside[peer.uid] -= 1
+
+
+def turn_all_away(sock: socket.socket, error: FlavourError) -> None:
+    """Tell those who wait outside why nobody will let them in."""
+    sock.setblocking(False)
+    with suppress(OSError):  # there is nobody more
+        while True:
+            _turn_away(sock.accept()[0], error)
+
+
+def _turn_away(connection: socket.socket, error: FlavourError) -> None:
+    """The answer to whatever the caller is going to ask, or has asked already."""
+    with connection, suppress(OSError):
+        connection.send(json.dumps(refusal(error).tojson()).encode() + b"\0")

@@ -10,32 +10,25 @@ from flavourd.ipc.wire import Outcome, Step
 
 Event = Step | Outcome
 
-# A listener who does not read must not cost memory without end.
-_KEPT_FOR_A_LISTENER = 1000
-
 
 class Listener:
     """Events that came since it began to listen and that it wants.
 
-    dear: never left out, however slow the listener is; there must be an end to them. `lost`: how many others were left
-    out so far.
+    limit: how many are kept for who is slow to read, the newest; None: all. `lost`: how many were left out so far.
     """
 
-    def __init__(self, wants: Callable[[Event], bool], dear: type[Event] | None) -> None:
-        self._wants, self._dear = wants, dear
-        self._events: deque[Event] = deque()
+    def __init__(self, wants: Callable[[Event], bool], limit: int | None) -> None:
+        self._wants = wants
+        self._events: deque[Event] = deque(maxlen=limit)
         self._came = asyncio.Event()
         self._over = False
         self.lost = 0
 
     def hear(self, event: Event) -> None:
-        if not self._wants(event):
-            return
-        if len(self._events) < _KEPT_FOR_A_LISTENER or (self._dear and isinstance(event, self._dear)):
+        if self._wants(event):
+            self.lost += len(self._events) == self._events.maxlen
             self._events.append(event)
             self._came.set()
-        else:
-            self.lost += 1
 
     def end(self) -> None:
         """Nobody wants to know any more."""
@@ -63,8 +56,8 @@ class Feed:
             listener.end()
 
     @contextmanager
-    def listen(self, wants: Callable[[Event], bool], dear: type[Event] | None = None) -> Iterator[Listener]:
-        listener = Listener(wants, dear)
+    def listen(self, wants: Callable[[Event], bool], limit: int | None = None) -> Iterator[Listener]:
+        listener = Listener(wants, limit)
         self._listeners.add(listener)
         try:
             yield listener

@@ -11,6 +11,7 @@ from asyncvarlink.conversion import ConversionError, VarlinkType
 from flavourd.ipc.wire import Outcome
 
 _KEPT = 500
+_FULL = 2 * _KEPT
 _TYPE = VarlinkType.from_type_annotation(Outcome)
 
 
@@ -20,7 +21,7 @@ class History:
     def __init__(self, root: Path = Path("/")) -> None:
         self._file = root / "run/flavourd/history"
         self._lines: deque[tuple[str, str]] = deque(maxlen=_KEPT)
-        self._in_file = 2 * _KEPT  # the first one to be added writes it anew: its last line may be cut
+        self._in_file = _FULL  # the first one to be added writes it anew: its last line may be cut
         with suppress(FileNotFoundError):
             for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
                 if outcome := _outcome(line):
@@ -30,10 +31,11 @@ class History:
         """OSError if it could not be written down; it is kept in memory all the same."""
         line = json.dumps(_TYPE.tojson(outcome))
         self._lines.append((outcome.device, line))
-        if self._in_file < 2 * _KEPT:
+        count, self._in_file = self._in_file, _FULL  # should this fail, the file is written anew next time
+        if count < _FULL:
             with self._file.open("a", encoding="utf-8") as stream:
                 stream.write(f"{line}\n")
-            self._in_file += 1
+            self._in_file = count + 1
         else:
             new = self._file.with_name(".history.new")
             new.write_text("".join(f"{line}\n" for _, line in self._lines), encoding="utf-8")

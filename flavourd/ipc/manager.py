@@ -30,6 +30,7 @@ from flavourd.survey import Survey
 
 _SUCCESSES = (Kind.SWITCHED, Kind.ALREADY)
 _LAST_OUTCOMES = 100
+_KEPT_FOR_A_MONITOR = 1000  # who does not read must not cost memory without end
 
 
 class Manager(VarlinkInterface, name=INTERFACE):
@@ -146,7 +147,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
 
     @varlinkmethod(return_type=News)
     async def Monitor(self) -> AsyncIterator[AnnotatedResult]:
-        with self._feed.listen(lambda _event: True) as listener, CALL.get().if_gone(listener.end):
+        with self._feed.listen(lambda _event: True, _KEPT_FOR_A_MONITOR) as listener, CALL.get().if_gone(listener.end):
             yield _more(News(step=None, outcome=None, lost=None))
             lost = 0
             while event := await listener.next():
@@ -190,11 +191,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         uuids = {request.uuid for request in requests}
         withdraw = partial(self._desk.turns.withdraw, requests)
         outcomes: list[wire.Outcome] = []
-        # Steps may be left out if the caller is slow, outcomes never.
-        with (
-            self._feed.listen(lambda event: event.uuid in uuids, dear=wire.Outcome) as listener,
-            CALL.get().if_gone(withdraw),
-        ):
+        with self._feed.listen(lambda event: event.uuid in uuids) as listener, CALL.get().if_gone(withdraw):
             for request in requests:
                 self._desk.ask(request)
             while len(outcomes) < len(requests):
@@ -220,6 +217,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         peer = CALL.get().peer
         if peer.uid != 0 and not peer.groups & self._desk.changers:
             raise NotPermitted(
+                code=Code.NOT_PERMITTED,
                 message=f"you ({peer}) may not {what}: that is for root and the groups that flavourd.yaml names",
                 hint="ask as root (sudo), or have your group added: /etc/flavourd/flavourd.yaml, access, change",
             )

@@ -32,6 +32,7 @@ class NotDone(TypedVarlinkErrorReply, interface=INTERFACE):
 
 class NotPermitted(TypedVarlinkErrorReply, interface=INTERFACE):
     class Parameters:
+        code: str
         message: str
         hint: str
 

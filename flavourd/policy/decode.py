@@ -39,8 +39,11 @@ class DecodeError(Exception):
         self.problems = problems
 
 
-def decode(text: str, wanted: type[T], file: str) -> T:
-    """Decode one YAML document into the dataclass `wanted`; DecodeError lists everything that is wrong with it."""
+def decode(text: str, wanted: type[T], file: str, empty: T | None = None) -> T:
+    """Decode one YAML document into the dataclass `wanted`; DecodeError lists everything that is wrong with it.
+
+    empty: what a file says in which there is nothing but comments; None if that is wrong, too.
+    """
     decoder = _Decoder(file)
     try:
         node = _Loader.compose_whole(text)
@@ -51,6 +54,8 @@ def decode(text: str, wanted: type[T], file: str) -> T:
         # Characters that YAML does not allow, escapes that stand for none, brackets without end: these have no mark.
         decoder.problem(None, " ".join(str(error).split()))
     else:
+        if node is None and empty is not None:
+            return empty
         if node is None:
             decoder.problem(None, "the file is empty")
         else:

@@ -14,14 +14,14 @@ PLACES = ("etc/flavourd", "run/flavourd", "usr/local/lib/flavourd", "usr/lib/fla
 _HINT = "mend the file, then systemctl reload flavourd"
 
 
-def read_file(name: str, wanted: type[T], root: Path) -> T | None:
+def read_file(name: str, wanted: type[T], root: Path, empty: T | None = None) -> T | None:
     """The file of this name, decoded; None if no place has it. FlavourError(CONFIG) tells what is wrong in which
-    file.
+    file. empty: as for `decode`.
     """
     for place in PLACES:
         file = root / place / name
         try:
-            return decode(file.read_text(encoding="utf-8"), wanted, str(file))
+            return decode(file.read_text(encoding="utf-8"), wanted, str(file), empty)
         except FileNotFoundError:
             continue
         except DecodeError as error:

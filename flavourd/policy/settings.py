@@ -27,7 +27,7 @@ class Settings:
         """
         try:
             return frozenset(grp.getgrnam(name).gr_gid for name in self.access.change)
-        except KeyError as error:
+        except (KeyError, ValueError) as error:
             raise FlavourError(
                 Code.CONFIG,
                 f"flavourd.yaml, access, change: {error.args[0]}",
@@ -37,4 +37,4 @@ class Settings:
 
 def read_settings(root: Path = Path("/")) -> Settings:
     """Settings of this host; FlavourError(CONFIG) tells what is wrong in which file."""
-    return read_file("flavourd.yaml", Settings, root) or Settings()
+    return read_file("flavourd.yaml", Settings, root, Settings()) or Settings()

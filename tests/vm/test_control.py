@@ -265,7 +265,7 @@ def test_a_dry_run_touches_nothing(vm: Machine) -> None:
 
 
 def test_reload_takes_the_new_configuration_or_says_what_is_wrong_with_it(vm: Machine) -> None:
-    vm.write("/etc/flavourd/flavourd.yaml", "access:\n  chnage: [x]\n")
+    vm.write("/etc/flavourd/flavourd.yaml", "access:\n  changes: [x]\n")
     refused = call(vm, "Reload")
     assert (refused.error, refused.last["code"]) == ("Refused", "config")
     assert "/etc/flavourd/flavourd.yaml:2:3" in refused.last["message"]

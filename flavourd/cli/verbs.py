@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What each verb of flavourctl understands, with examples."""
+
+from __future__ import annotations
+
+from flavourd.cli import options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Verbs:
+    """Where verbs are added. common: the options that all of them have."""
+
+    def __init__(self, whole: ArgumentParser, common: ArgumentParser) -> None:
+        # prog: to find it out, argparse would start the machinery of its help.
+        self._verbs = whole.add_subparsers(dest="verb", metavar="VERB", title="verbs", prog="flavourctl")
+        self._common = common
+
+    def add(self, name: str, help: str | None, *examples: str, file: str | None = None) -> ArgumentParser:
+        """help: None hides it. file: the module that does it, if that has another name."""
+        shown: dict[str, Any] = {"help": help, "description": f"{help[:1].upper()}{help[1:]}."} if help else {}
+        parser = self._verbs.add_parser(
+            name,
+            epilog=options.examples(*examples),
+            parents=[self._common],
+            formatter_class=options.Formatter,
+            allow_abbrev=False,
+            **shown,
+        )
+        parser.set_defaults(file=file or name)
+        return parser
+
+
+def _list(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "list",
+        "tell which devices there are, and which flavour and driver hold them",
+        "flavourctl list",
+        "flavourctl list --class ethernet",
+        "flavourctl list --flavour vfio --json=short",
+        "flavourctl list '65:*' eth0",
+    )
+    parser.add_argument("--class", dest="of_class", metavar="TEXT", help="hex digits (02, 0200) or words (ethernet)")
+    options.flavour(parser, "--flavour", metavar="NAME", help="only devices that this flavour holds")
+    parser.add_argument("--driver", metavar="NAME", help="only devices of this driver; `-`: without a driver")
+    parser.add_argument("--group", metavar="N", help="only members of this IOMMU group")
+    options.devices(parser, "*", "only these")
+
+
+def _tree(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "tree",
+        "draw the IOMMU groups: who is in them, and who keeps them from being opened",
+        "flavourctl tree",
+        "flavourctl tree 65:00.0",
+        "flavourctl tree --all",
+    )
+    parser.add_argument("--all", action="store_true", help="also groups of nothing but bridges")
+    options.devices(parser, "*", "only the groups of these")
+
+
+def _show(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "show",
+        "tell all that is known of a device",
+        "flavourctl show 65:00.0",
+        "flavourctl show eth0 nvme1n1",
+        "flavourctl show --json=pretty pci/0000:65:00.0",
+    )
+    options.devices(parser, "+", "JSON of several is one document after the other")
+
+
+def _set(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "set",
+        "put devices into a flavour, or tell why they did not take it",
+        "flavourctl set 65:00.0 vfio",
+        "flavourctl set '65:*' nvme1n1 vfio",
+        "flavourctl set 65:00.1 vfio --candidate mlx5_vfio_pci",
+        "flavourctl set 65:00.0 vfio --dry-run",
+    )
+    options.devices(parser, "+")
+    options.flavour(parser, "into", metavar="FLAVOUR", help="`default` is that of the native drivers")
+    options.candidates(parser)
+    options.dry_run(parser)
+
+
+def _reset(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "reset",
+        "give devices back to the drivers that they had",
+        "flavourctl reset 65:00.0",
+        "flavourctl reset '65:*' --dry-run",
+        file="set",
+    )
+    options.devices(parser, "+")
+    options.dry_run(parser)
+    parser.set_defaults(into="default")
+
+
+def _explain(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "explain",
+        "tell what setting a flavour would do, and why; or what a code means",
+        "flavourctl explain 65:00.0 vfio",
+        "flavourctl explain eth0",
+        "flavourctl explain all-refused",
+    )
+    subject = options.devices(parser, 1, "or a code that a message has in brackets")
+    subject.metavar = "DEV|CODE"
+    options.completed(subject, "_flavourctl_codes")
+    options.flavour(parser, "into", nargs="?", metavar="FLAVOUR", help="without: a plan for each that it can have")
+    options.candidates(parser)
+
+
+def _monitor(verbs: Verbs) -> None:
+    verbs.add(
+        "monitor",
+        "follow what flavourd does, step by step, until interrupted",
+        "flavourctl monitor",
+        "flavourctl monitor --json=short",
+    )
+
+
+def _history(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "history",
+        "tell what became of the last requests since boot",
+        "flavourctl history",
+        "flavourctl history -n 5 --full",
+        "flavourctl history 65:00.0",
+    )
+    parser.add_argument("-n", "--lines", type=options.count, metavar="N", help="so many at most (100)")
+    parser.add_argument("--full", action="store_true", help="the whole story of each")
+    options.devices(parser, "?", "only of this one")
+
+
+def _status(verbs: Verbs) -> None:
+    verbs.add(
+        "status",
+        "tell how flavourd itself is doing",
+        "flavourctl status",
+        "flavourctl -H node7 status --json=pretty",
+    )
+
+
+def _complete(verbs: Verbs) -> None:
+    parser = verbs.add("complete", None, "flavourctl complete devices")  # for the shell
+    parser.add_argument("what", choices=("devices", "flavours", "codes"))
+
+
+# In the order of the help
+VERBS: dict[str, Callable[[Verbs], None]] = {
+    "list": _list,
+    "tree": _tree,
+    "show": _show,
+    "set": _set,
+    "reset": _reset,
+    "explain": _explain,
+    "monitor": _monitor,
+    "history": _history,
+    "status": _status,
+    "complete": _complete,
+}

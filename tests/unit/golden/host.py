@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A host as its daemon would tell of it: a bit of everything that flavourctl has words for."""
+
+from .daemon import Json, Reply, Script, error, more, reply
+
+
+def device(id: str, **facts: object) -> Json:
+    """One whose vendor, class, group … are not known, where `facts` do not say them."""
+    nothing = dict.fromkeys(
+        ("vendor", "model", "class_name", "class_code", "driver", "iommu_group", "pf", "state", "step")
+    )
+    empty: Json = {"flavour": "default", "proof": [], "variants": [], "interfaces": [], "disks": [], "vfs": 0}
+    return {"id": id, **nothing, **empty, "blocks_group": False, "bridge": False, **facts}
+
+
+_INTEL, _ETHERNET = {"vendor": "Intel Corporation"}, {"class_name": "Ethernet controller", "class_code": "020000"}
+_NVME = {"class_name": "Non-Volatile memory controller", "class_code": "010802"}
+
+BRIDGE = device(
+    "pci/0000:00:1c.0",
+    **_INTEL,
+    model="PCI Express Root Port",
+    class_name="PCI bridge",
+    class_code="060400",
+    driver="pcieport",
+    iommu_group="4",
+    bridge=True,
+)
+CLAIMED = device(
+    "pci/0000:01:00.0",
+    **_INTEL,
+    **_ETHERNET,
+    model="82574L Gigabit Network Connection",
+    driver="vfio-pci",
+    flavour="vfio",
+    proof=["vfio0"],
+    iommu_group="15",
+    variants=[{"flavour": "vfio", "module": "test_vfio_pci"}],
+)
+BLOCKER = device(
+    "pci/0000:05:02.0",
+    **_INTEL,
+    **_ETHERNET,
+    model="82540EM Gigabit Ethernet Controller",
+    driver="e1000",
+    iommu_group="15",
+    blocks_group=True,
+    variants=[],
+    interfaces=["enp5s2"],
+)
+PF = device(
+    "pci/0000:06:00.0",
+    **_INTEL,
+    **_ETHERNET,
+    model="82576 Gigabit Network Connection",
+    driver="igb",
+    iommu_group="16",
+    blocks_group=True,
+    variants=[],
+    interfaces=["enp6s0"],
+    vfs=2,
+)
+VF = device(
+    "pci/0000:06:10.0",
+    **_INTEL,
+    **_ETHERNET,
+    model="82576 Virtual Function",
+    driver="igb-vfio-pci",
+    flavour="vfio",
+    proof=["vfio1"],
+    iommu_group="17",
+    variants=[{"flavour": "vfio", "module": "igb_vfio_pci"}, {"flavour": "vfio", "module": "test_vfio_pci"}],
+    pf="pci/0000:06:00.0",
+)
+DISK = device(
+    "pci/0000:07:00.0",
+    **_NVME,
+    vendor="Samsung Electronics Co Ltd",
+    model="NVMe SSD Controller PM9A1",
+    driver="nvme",
+    iommu_group="9",
+    blocks_group=True,
+    variants=[],
+    disks=["nvme0n1", "nvme0n2"],
+)
+STUCK = device(
+    "pci/0000:41:00.0",
+    vendor="NVIDIA Corporation",
+    model="GA102 [GeForce RTX 3090]",
+    class_name="VGA compatible controller",
+    class_code="030000",
+    driver="nouveau",
+    iommu_group="31",
+    blocks_group=True,
+    variants=[{"flavour": "vfio", "module": "nvgrace_gpu_vfio_pci"}],
+    state="stuck",
+    step="unbinding from nouveau",
+)
+FAR = device("pci/0001:02:00.0", flavour="vfio", driver="vfio-pci", proof=["vfio2"], iommu_group="31")
+MAC = device("platform/fe200000.ethernet", driver="dwmac", interfaces=["end0"])
+TWINS = [device("platform/dma0", driver="pl330"), device("cdx/dma0")]
+DEVICES = [*TWINS[1:], BRIDGE, CLAIMED, BLOCKER, PF, VF, DISK, STUCK, FAR, *TWINS[:1], MAC]
+
+UUID = "fe4d7c9d-b8c6-4a70-9ef1-3d8a58d18eed"
+UNIVERSAL = {"module": "vfio_pci", "source": "universal", "detail": "universal driver vfio-pci"}
+VARIANT = {
+    "module": "test_vfio_pci",
+    "source": "alias",
+    "detail": "vfio_pci:v00008086d000010D3sv*sd*bc*sc*i*",
+}
+REFUSAL = {
+    "who": "test_vfio_pci",
+    "reason": "refused: EIO (Input/output error)",
+    "errno": 5,
+    "kernel": [
+        "test_vfio_pci 0000:01:00.0: test variant refuses: -5",
+        "test_vfio_pci 0000:01:00.0: probe with driver test_vfio_pci failed with error -5",
+    ],
+}
+
+
+def outcome(id: str, kind: str, headline: str, **facts: object) -> Json:
+    nothing = dict.fromkeys(("code", "driver", "before", "candidate", "errno"))
+    empty: Json = {"proof": [], "refusals": [], "skips": [], "notes": [], "hint": ""}
+    return {
+        "time": "2026-11-22T14:46:00.123+00:00",
+        "device": id,
+        "flavour": "vfio",
+        "origin": "varlink",
+        "uuid": UUID,
+        "asker": "root, pid 4711",
+        "kind": kind,
+        "headline": headline,
+        "message": headline,
+        **nothing,
+        **empty,
+        **facts,
+    }
+
+
+SWITCHED = outcome(
+    VF["id"],
+    "switched",
+    "pci/0000:06:10.0 is in flavour vfio now: driver igb-vfio-pci (vfio1), was igbvf",
+    driver="igb-vfio-pci",
+    before="igbvf",
+    proof=["vfio1"],
+    candidate=VARIANT | {"module": "igb_vfio_pci"},
+)
+SECOND_TRY = outcome(
+    CLAIMED["id"],
+    "switched",
+    "pci/0000:01:00.0 is in flavour vfio now: driver vfio-pci (vfio0), was e1000e",
+    time="2026-11-22T14:47:11.000+00:00",
+    driver="vfio-pci",
+    before="e1000e",
+    proof=["vfio0"],
+    candidate=UNIVERSAL,
+    refusals=[REFUSAL],
+    skips=[
+        {"module": "foo_vfio_pci", "reason": "is blacklisted in modprobe.d", "missed": True},
+        {"module": "bar_vfio_pci", "reason": "has a table that does not list this device", "missed": False},
+    ],
+    notes=[
+        "IOMMU group 15 cannot be opened yet: it also holds pci/0000:05:02.0 (e1000); put them into the flavour too"
+    ],
+)
+UNDONE = outcome(
+    BLOCKER["id"],
+    "undone",
+    "pci/0000:05:02.0 did not take flavour vfio and is as it was, driver e1000: none of 1 candidates took it "
+    "[all-refused]",
+    code="all-refused",
+    driver="e1000",
+    before="e1000",
+    refusals=[REFUSAL | {"who": "vfio_pci", "reason": "refused: EINVAL (Invalid argument)", "errno": 22, "kernel": []}],
+    hint="see what each one says above; journalctl -k has the rest",
+    asker=None,
+    origin="uevent",
+)
+BROKEN = outcome(
+    DISK["id"],
+    "broken",
+    "pci/0000:07:00.0 took neither flavour vfio nor its way back: no driver: nvme did not take the device back "
+    "[native-refused]",
+    code="native-refused",
+    hint="see journalctl -k",
+)
+BACK = outcome(
+    CLAIMED["id"],
+    "switched",
+    "pci/0000:01:00.0 is in flavour default now: driver e1000e, was vfio-pci",
+    flavour="default",
+    driver="e1000e",
+    before="vfio-pci",
+)
+OUTCOMES = [SWITCHED, SECOND_TRY, UNDONE, BROKEN, BACK]
+
+
+def plan(id: str, flavour: str, kind: str, **facts: object) -> Json:
+    nothing = dict.fromkeys(("driver", "target", "iommu_group", "code"))
+    empty: Json = {"candidates": [], "skips": [], "blockers": [], "notes": [], "message": "", "hint": ""}
+    return {"device": id, "flavour": flavour, "kind": kind, **nothing, **empty, **facts}
+
+
+PLANS = {
+    "vfio": plan(
+        CLAIMED["id"],
+        "vfio",
+        "switch",
+        candidates=[
+            VARIANT,
+            VARIANT | {"module": "x", "source": "softdep", "detail": "softdep vfio_pci pre: x"},
+            UNIVERSAL,
+        ],
+        skips=SECOND_TRY["skips"],
+        driver="e1000e",
+        iommu_group="15",
+        blockers=["pci/0000:05:02.0 (e1000)"],
+        notes=["modules.builtin.modinfo cannot be read: variants may be missed"],
+    ),
+    "default": plan(CLAIMED["id"], "default", "switch", driver="vfio-pci", target="e1000e", iommu_group="15"),
+}
+PLAN_REFUSED = plan(
+    BRIDGE["id"],
+    "vfio",
+    "refused",
+    code="bridge",
+    message="pci/0000:00:1c.0 is a bridge",
+    hint="ask for the devices behind it: bridges stay with the host",
+)
+PLAN_ALREADY = plan(VF["id"], "vfio", "already", driver="igb-vfio-pci", iommu_group="17")
+
+NO_DEVICE = error(
+    "Refused",
+    code="no-device",
+    message="there is no device pci/0000:01:00.1",
+    hint="flavourctl list has those that there are",
+)
+
+
+def step(id: str, what: str, text: str, uuid: str = UUID) -> Json:
+    time = "2026-11-22T14:46:01.000+00:00"
+    return {"time": time, "device": id, "flavour": "vfio", "uuid": uuid, "what": what, "text": text}
+
+
+def switching(*outcomes: Json) -> list[Reply]:
+    """What Set sends: steps and outcomes as they come, in the end all outcomes."""
+    devices = [outcome["device"] for outcome in outcomes]
+    replies: list[Reply] = [more(step=step(device, "waiting", "waiting for its turn")) for device in devices]
+    for outcome in outcomes:
+        replies.append(more(step=step(outcome["device"], "binding", "binding to vfio-pci")))
+        replies.append(more(outcomes=[outcome]))
+    if failed := [outcome for outcome in outcomes if outcome["kind"] not in ("switched", "already")]:
+        code, headline, hint = failed[0]["code"], failed[0]["headline"], failed[0]["hint"]
+        return [*replies, error("NotDone", code=code, message=headline, hint=hint, outcomes=list(outcomes))]
+    return [*replies, reply(outcomes=list(outcomes))]
+
+
+def describe(asked: Json) -> list[Reply]:
+    found = next((device for device in DEVICES if device["id"] == asked["device"]), None)
+    if found is None:
+        return [NO_DEVICE]
+    group = found["iommu_group"]
+    known: Json = {"modalias": None, "module": None, "override": None, "record": None, "last": None}
+    if found is CLAIMED:
+        record = {"flavour": "vfio", "since": "2026-11-22T14:47:11+00:00", "origin": "varlink", "unfinished": False}
+        known = {
+            "modalias": "pci:v00008086d000010D3sv00008086sd00000000bc02sc00i00",
+            "module": "vfio_pci",
+            "override": "vfio-pci",
+            "record": record | {"driver": "e1000e", "override": None},
+            "last": SECOND_TRY,
+        }
+    if found is STUCK:
+        record = {"flavour": "vfio", "since": "2026-11-22T14:47:11+00:00", "origin": "rule", "unfinished": True}
+        known |= {"record": record | {"driver": "nouveau", "override": "nouveau"}}
+    members = [device["id"] for device in DEVICES if group and device["iommu_group"] == group]
+    return [reply(device=found, members=members, **known)]
+
+
+def explain(asked: Json) -> list[Reply]:
+    if asked["device"] != CLAIMED["id"]:
+        return [NO_DEVICE]
+    return [reply(plans=[plan for name, plan in PLANS.items() if asked.get("flavour") in (None, name)])]
+
+
+def history(asked: Json) -> list[Reply]:
+    found = [outcome for outcome in OUTCOMES if asked.get("device") in (None, outcome["device"])]
+    return [reply(outcomes=found[-asked.get("limit", 100) :])]
+
+
+STATUS = {
+    "version": "0.1.0",
+    "since": "2026-11-22T13:00:00.000+00:00",
+    "ready": True,
+    "deadline_seconds": 60.0,
+    "open": 0,
+    "stuck": [],
+    "counts": {"switched": 3, "already": 0, "undone": 1, "broken": 1},
+    "clients": 1,
+    "flavours": [
+        {"name": "vfio", "description": "for user space and virtual machines", "buses": {"pci": "vfio_pci"}},
+        {"name": "twin", "description": "", "buses": {}},
+    ],
+    "warnings": [],
+}
+STATUS_IN_TROUBLE = STATUS | {
+    "version": "9.9.9",
+    "ready": False,
+    "open": 2,
+    "stuck": [STUCK["id"]],
+    "warnings": ["modules.builtin.modinfo cannot be read: variants may be missed"],
+}
+
+EVENTS: list[Reply] = [
+    more(step=None, outcome=None, lost=None),
+    more(step=step(VF["id"], "begun", "begun"), outcome=None, lost=None),
+    more(step=step(VF["id"], "binding", "binding to igb-vfio-pci"), outcome=None, lost=3),
+    more(step=None, outcome=SWITCHED, lost=None),
+    reply(step=None, outcome=SECOND_TRY, lost=None),
+]
+
+ANSWERS: dict[str, Script] = {
+    "List": [reply(devices=DEVICES)],
+    "Describe": describe,
+    "Explain": explain,
+    "History": history,
+    "Status": [reply(**STATUS)],
+    "Monitor": EVENTS,
+}

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What flavourctl understands."""
+
+import argparse
+import re
+from importlib import import_module
+
+import pytest
+
+from flavourd.cli.parser import parse, parser
+from flavourd.cli.verbs import VERBS
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    (found,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(found.choices)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_has_help_with_examples_that_it_understands(verb: str) -> None:
+    text = verbs()[verb].format_help()
+    examples = re.findall(r"^  flavourctl (.*)$", text.partition("examples:\n")[2], re.MULTILINE)
+    assert 1 <= len(examples) <= 4
+    for example in examples:
+        assert parse(example.replace("'", "").split()).verb == verb
+    assert hasattr(import_module(f"flavourd.cli.{parse(examples[0].split()).file}"), "run")
+
+
+def test_the_help_lists_the_verbs_but_not_the_one_for_shells() -> None:
+    listed = re.findall(r"^    (\w+) ", parser().format_help(), re.MULTILINE)
+    assert listed == [verb for verb in VERBS if verb != "complete"]
+
+
+@pytest.mark.parametrize("width", ["20", "40", "200"])
+def test_help_fits_any_terminal(width: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    for each in verbs().values():
+        assert each.format_help()
+
+
+@pytest.mark.parametrize("words", ["-H h --json=short list", "list --json=short -H h", "-H h list --json short"])
+def test_what_all_verbs_understand_may_stand_before_and_behind_the_verb(words: str) -> None:
+    found = parse(words.split())
+    assert (found.verb, found.host, found.json, found.legend) == ("list", "h", "short", True)
+
+
+def test_what_stands_behind_the_verb_counts() -> None:
+    assert parse(["--json=short", "list", "--json=off"]).json == "off"
+
+
+def test_without_a_verb_it_lists() -> None:
+    assert vars(parse([])) == vars(parse(["list"]))
+    assert parse(["--no-legend"]).legend is False
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "set a b vfio --force table --dry-run",
+        "set --force table --dry-run a b vfio",
+        "set a --force table b --dry-run vfio",
+        "set a b --dry-run --force table vfio",
+    ],
+)
+def test_options_may_stand_anywhere(words: str) -> None:
+    found = parse(words.split())
+    assert (found.devices, found.into, found.force, found.dry_run) == (["a", "b"], "vfio", ["table"], True)
+
+
+@pytest.mark.parametrize(
+    ("words", "devices", "into"),
+    [
+        ("reset a --dry-run b", ["a", "b"], "default"),
+        ("explain a --candidate m vfio", ["a"], "vfio"),
+        ("explain a", ["a"], None),
+    ],
+)
+def test_words_after_options_belong_to_the_verb(words: str, devices: list[str], into: str | None) -> None:
+    found = parse(words.split())
+    assert (found.devices, found.into) == (devices, into)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "set a",
+        "show",
+        "explain",
+        "explain a b c",
+        "explain a b --force table c",
+        "history a --full b",
+        "status x",
+        "set a vfio --colour",
+        "--host",
+        "history -n 0",
+        "history -n x",
+        "list --jso=short",
+        "lst",
+        "complete",
+    ],
+)
+def test_what_is_not_understood_ends_with_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(words.split())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: flavourctl")
+
+
+def test_the_shell_is_told_what_completes_devices_flavours_and_codes() -> None:
+    def functions(verb: str) -> dict[str, set[str]]:
+        completed = [action for action in verbs()[verb]._actions if hasattr(action, "complete")]
+        return {action.dest: set(action.complete.values()) for action in completed}
+
+    assert functions("set") == {"devices": {"_flavourctl_devices"}, "into": {"_flavourctl_flavours"}}
+    assert functions("list") == {"devices": {"_flavourctl_devices"}, "flavour": {"_flavourctl_flavours"}}
+    assert functions("explain")["devices"] == {"_flavourctl_codes"}
