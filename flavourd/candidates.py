@@ -17,6 +17,8 @@ from flavourd.outcome import Candidate, Skip, Source
 # Device tables have seven fields at most (PCI); what a pattern does not spell out, its trailing `*` leaves open.
 _FIELDS = 8
 
+_BLACKLISTED = "is blacklisted in modprobe.d or on the kernel's command line"
+
 
 def candidates(
     modalias: str | None, bus: str, flavour: FlavourOnBus, index: ModuleIndex
@@ -49,13 +51,16 @@ def candidates(
     found.append(Candidate(universal, Source.UNIVERSAL, f"universal driver {flavour.universal.driver}"))
     for candidate in found:
         if candidate.module in index.blacklisted:
-            reason = "is blacklisted in modprobe.d or on the kernel's command line"
-            skips[candidate.module] = Skip(candidate.module, reason, missed=True)
+            skips[candidate.module] = Skip(candidate.module, _BLACKLISTED, missed=True)
     return tuple(c for c in found if c.module not in skips), tuple(skips.values())
 
 
 def only_named(
-    named: tuple[str, ...], whatever_the_table: bool, found: tuple[Candidate, ...], skips: tuple[Skip, ...]
+    named: tuple[str, ...],
+    whatever_the_table: bool,
+    found: tuple[Candidate, ...],
+    skips: tuple[Skip, ...],
+    blacklisted: frozenset[str],
 ) -> tuple[tuple[Candidate, ...], tuple[Skip, ...]]:
     """Of what `candidates` gave only what somebody has named, in his order; ValueError for a name that is none of them.
 
@@ -67,7 +72,9 @@ def only_named(
             chosen.append(Candidate(name, Source.NAMED, candidate.detail))
             continue
         skip = next((s for s in skips if s.module == name), Skip(name, "has no table that lists this device"))
-        if skip.missed or not whatever_the_table:
+        if name in blacklisted:
+            raise ValueError(f"{name} {_BLACKLISTED}")
+        if not whatever_the_table:
             raise ValueError(str(skip))
         chosen.append(Candidate(name, Source.NAMED, f"taken by force: it {skip.reason}"))
     others = tuple(Skip(c.module, "was not named") for c in found if all(c.module != one.module for one in chosen))

@@ -15,7 +15,8 @@ _FLAVOUR_NAME = re.compile(r"[a-z][a-z0-9]{0,31}")
 _KERNEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
-def _check_kernel_name(what: str, name: str) -> None:
+def check_kernel_name(what: str, name: str) -> None:
+    """ValueError if it could be anything but a plain name in a path or a command."""
     if not _KERNEL_NAME.fullmatch(name):
         raise ValueError(f"{clip(name)!r} is no {what}: letters, digits, '_', '-' and '.' only")
 
@@ -28,8 +29,8 @@ class Universal:
     driver: str
 
     def __post_init__(self) -> None:
-        _check_kernel_name("module name", self.module)
-        _check_kernel_name("driver name", self.driver)
+        check_kernel_name("module name", self.module)
+        check_kernel_name("driver name", self.driver)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class FlavourOnBus:
 
     def __post_init__(self) -> None:
         if self.alias_prefix is not None:
-            _check_kernel_name("alias prefix", self.alias_prefix)
+            check_kernel_name("alias prefix", self.alias_prefix)
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class Flavour:
     buses: Mapping[str, FlavourOnBus] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_kernel_name("directory name", self.proof)
+        check_kernel_name("directory name", self.proof)
         for bus in self.buses:
-            _check_kernel_name("bus name", bus)
+            check_kernel_name("bus name", bus)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flavourd.candidates import candidates, only_named
 from flavourd.device import Binding, Device
 from flavourd.errors import Code, FlavourError
-from flavourd.flavour import DEFAULT, FlavourOnBus, Flavours, clip
+from flavourd.flavour import DEFAULT, FlavourOnBus, Flavours, check_kernel_name, clip
 from flavourd.module_index import ModuleIndex, module_name
 from flavourd.outcome import Candidate, Skip
 from flavourd.record import Record
@@ -102,7 +102,7 @@ def plan(request: Request, device: Device, flavours: Flavours, index: ModuleInde
     found, skips = candidates(device.modalias, device.id.bus, on_bus, index)
     if request.candidates:
         try:
-            found, skips = only_named(request.candidates, TABLE in request.force, found, skips)
+            found, skips = only_named(request.candidates, TABLE in request.force, found, skips, index.blacklisted)
         except ValueError as error:
             known = ", ".join(c.module for c in found) or "none"
             hint = f"candidates are: {known}; --force=table takes one whatever its table says"
@@ -154,6 +154,11 @@ def _check_options(request: Request, flavour: str) -> None:
     if unknown := sorted(request.force - GUARDS.keys()):
         sentence = f"there is no guard {clip(unknown[0])!r} to pass over"
         raise FlavourError(Code.UNKNOWN_GUARD, sentence, f"known guards: {', '.join(GUARDS)}")
+    for name in request.candidates:
+        try:
+            check_kernel_name("module name", name)
+        except ValueError as error:
+            raise FlavourError(Code.NOT_A_CANDIDATE, str(error), "see flavourctl explain for its candidates") from error
     if request.candidates and flavour == DEFAULT:
         sentence = f"flavour {DEFAULT} has no candidates: it is the driver that the device had before"
         raise FlavourError(Code.NOT_A_CANDIDATE, sentence, "ask without naming candidates")

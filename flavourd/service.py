@@ -73,7 +73,9 @@ class Service:
             if door:
                 await door.settled()
         watchdog.cancel()
-        loop.set_exception_handler(None)  # what is cut off now, a caller who does not read, is no fault
+        loop.set_exception_handler(
+            lambda _loop, _context: None
+        )  # what is cut off now, a caller who does not read, is no fault
         return not self._failed
 
     async def _first(self, waiting: Any) -> None:

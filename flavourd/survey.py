@@ -7,6 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from flavourd.device import DeviceId, Glance
@@ -96,10 +97,11 @@ class Survey:
         found = defaultdict(list)
         for name in entries(f"{self._sys}/class/{kind}"):
             place = os.path.realpath(f"{self._sys}/class/{kind}/{name}")
-            # The paths below a multipath disk are hidden (lsblk(8) leaves them out too).
-            if not os.path.exists(f"{place}/partition") and text_of(f"{place}/hidden") != "1":
-                for above in self._hardware(place):
-                    found[above].append(name)
+            with suppress(OSError):  # gone meanwhile
+                # The paths below a multipath disk are hidden (lsblk(8) leaves them out too).
+                if not os.path.exists(f"{place}/partition") and text_of(f"{place}/hidden") != "1":
+                    for above in self._hardware(place):
+                        found[above].append(name)
         return found
 
     def _hardware(self, place: str) -> Iterator[str]:

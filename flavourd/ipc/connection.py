@@ -53,7 +53,7 @@ class Connection(VarlinkInterfaceServerProtocol):
     # --- what comes in
 
     def message_received(self, data: bytes, fds: FileDescriptorArray | None) -> None:
-        if self._nobody_waits():
+        if self._transport is None or self._transport.is_closing():
             return
         if len(self._recv_buffer) + len(data) > _LONGEST_CALL:
             self._show_out()
@@ -76,13 +76,11 @@ class Connection(VarlinkInterfaceServerProtocol):
 
     def request_received(self, obj: dict[str, Any], fds: FileDescriptorArray | None) -> asyncio.Future[None] | None:
         """Nothing more is read until the reply to this one has left."""
-        if self._nobody_waits() and obj.get("oneway") is not True:
+        gone = self._lost or self._transport is None or self._transport.is_closing()
+        if gone and obj.get("oneway") is not True:
             return None
         self.serving = asyncio.ensure_future(self._until_sent(super().request_received(obj, fds)))
         return self.serving
-
-    def _nobody_waits(self) -> bool:
-        return self._lost or self._transport is None or self._transport.is_closing()
 
     async def _until_sent(self, served: asyncio.Future[None] | None) -> None:
         if served:
@@ -125,6 +123,7 @@ class Connection(VarlinkInterfaceServerProtocol):
                         await self.send_reply(VarlinkMethodReply(parameters, continues=result.continues))
                     except OSError:  # he does not listen any more
                         self.gone()
+                        return
 
     # --- what goes out
 
