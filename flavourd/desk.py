@@ -53,6 +53,7 @@ class Desk:
         self._taken: dict[DeviceId, int] = {}
         self._finishing = False
         self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._asleep: set[DeviceId] = set()
         self.flavours, self.changers = self._configuration()
 
     def reload(self) -> None:
@@ -112,23 +113,37 @@ class Desk:
                 self._publish(_stopping(request))
         await self.turns.all_answered()
 
-    async def look(self, device: DeviceId | None, work: Callable[[], T]) -> T:
-        """Do what only reads (about one device or about all) in a worker, for it may sleep in the kernel all the same.
+    async def look(self, work: Callable[[], T]) -> T:
+        """Do what only reads, and never waits for a device, in a worker. FlavourError, from the work or about it."""
+        return await self._looked(work, None)
 
-        FlavourError, from the work itself or because it did not end.
+    async def look_at(self, device: DeviceId, work: Callable[[], T]) -> T:
+        """Do what reads one device; it may sleep in the kernel for as long as somebody else holds the device there.
+
+        FlavourError(STUCK) if it does, from then on at once.
         """
-        if device in self.turns.stuck:
-            raise FlavourError(Code.STUCK, f"{device} is stuck in the kernel", "it heals when the kernel lets go")
-        about = device or "a device"
         async with self._looks:
-            try:
-                worker = Worker(lambda _tell: _caught(work))
-            except OSError as error:
-                raise FlavourError(Code.HOST, f"no worker could be started: {error}", "ask again") from error
-            await asyncio.wait((worker.done,), timeout=_LOOK_SECONDS)
+            if device in self.turns.stuck or device in self._asleep:
+                raise FlavourError(Code.STUCK, f"{device} is stuck in the kernel", "it heals when the kernel lets go")
+            return await self._looked(work, device)
+
+    async def _looked(self, work: Callable[[], T], device: DeviceId | None) -> T:
+        try:
+            worker = Worker(lambda _tell: _caught(work))
+        except OSError as error:
+            raise FlavourError(Code.HOST, f"no worker could be started: {error}", "ask again") from error
+        await asyncio.wait((worker.done,), timeout=_LOOK_SECONDS)
         if not worker.done.done():
-            worker.done.cancel()
-            sentence = f"the kernel has not let us look at {about} for {_LOOK_SECONDS:g} s"
+            if device:
+                self._asleep.add(device)
+
+            @worker.done.add_done_callback
+            def wake(done: asyncio.Future[T | FlavourError]) -> None:
+                done.exception()  # nobody wants to know it any more
+                if device:
+                    self._asleep.discard(device)
+
+            sentence = f"the kernel has not let us look at {device or 'the devices'} for {_LOOK_SECONDS:g} s"
             raise FlavourError(Code.STUCK, sentence, f"see cat /proc/{worker.pid}/stack and journalctl -k")
         try:
             found = worker.done.result()

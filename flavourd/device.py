@@ -25,6 +25,7 @@ class DeviceId:
         if match := _PCI_ADDRESS.fullmatch(text.removeprefix("pci/")):
             domain, bus, slot, function = match.groups()
             return cls("pci", f"{domain or '0000'}:{bus}:{slot}.{function}".lower())
+        text.encode(errors="surrogateescape")  # a path of the host's, or UnicodeEncodeError, which is a ValueError
         bus, _, name = text.partition("/")
         if not _NAME.fullmatch(bus) or not _NAME.fullmatch(name) or {bus, name} & {".", ".."}:
             raise ValueError(f"not a device name: {text!r}")

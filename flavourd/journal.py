@@ -27,7 +27,7 @@ class Journal:
 
     def prepare(self) -> None:
         for directory in (self._records, self._taken, self._begun, self._locks):
-            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     # --- records
 
@@ -86,6 +86,7 @@ class Journal:
         words = {
             "wanted": request.wanted,
             "uuid": request.uuid,
+            "asker": request.asker,
             "instance": instance,
             "candidates": request.candidates,
             "force": sorted(request.force),
@@ -109,6 +110,7 @@ class Journal:
                     words["uuid"],
                     candidates=tuple(map(str, words.get("candidates", ()))),
                     force=frozenset(map(str, words.get("force", ()))),
+                    asker=words.get("asker"),
                 )
                 yield request, int(words["instance"])
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

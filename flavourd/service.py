@@ -59,9 +59,10 @@ class Service:
         # Ready means: what was asked before is answered, so that a VM manager which starts after us finds its devices
         # in place.
         await self._first(desk.turns.all_answered())
-        self._ready = True
-        _notify("READY=1")
-        self._tell_status()
+        if not self._stop.is_set():
+            self._ready = True
+            _notify("READY=1")
+            self._tell_status()
         await self._stop.wait()
         _notify("STOPPING=1\nSTATUS=Finishing what is begun")
         loop.remove_reader(uevents.fileno())

@@ -55,7 +55,7 @@ class Client:
         """Hang up: the daemon withdraws what it has not begun."""
         if self._socket:
             self._socket.close()
-            self._socket = None
+            self._socket, self._received = None, b""
         if self._ssh:
             from subprocess import TimeoutExpired
 

@@ -17,7 +17,7 @@ class Exit(IntEnum):
     """Of several the greatest wins."""
 
     OK = 0
-    NOT_DONE = 1  # a device is not in the flavour, or would not be; nothing is broken
+    NOT_DONE = 1  # a device was not switched as asked, or would not be; nothing is broken
     USAGE = 2  # the command line is wrong (argparse's own)
     UNKNOWN = 3  # no such device, flavour or code, or a name that means several
     DENIED = 4  # you may not

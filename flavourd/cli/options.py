@@ -29,7 +29,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 def common() -> argparse.ArgumentParser:
     """Good before the verb and after it: nothing has a default, or the one place would undo the other."""
     parser = argparse.ArgumentParser(add_help=False, formatter_class=Formatter, argument_default=argparse.SUPPRESS)
-    parser.add_argument("-H", "--host", metavar="[USER@]HOST", help="ask flavourd on this host, over ssh")
+    parser.add_argument("-H", "--host", type=host, metavar="[USER@]HOST", help="ask flavourd on this host, over ssh")
     parser.add_argument("--json", choices=("pretty", "short", "off"), help="answer in JSON")
     parser.add_argument("--no-legend", dest="legend", action="store_false", help="no header and no count")
     parser.add_argument("--version", action="version", version=f"flavourctl {__version__}")
@@ -63,6 +63,12 @@ def candidates(parser: argparse.ArgumentParser) -> None:
 
 def dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and touch nothing")
+
+
+def host(text: str) -> str:
+    if not text:  # a variable that is not set in a script must not mean this host
+        raise ValueError
+    return text
 
 
 def count(text: str) -> int:

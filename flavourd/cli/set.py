@@ -52,7 +52,8 @@ def _plan(arguments: Namespace, client: Client, screen: Screen, asked: Json) -> 
 
 
 def _switch(arguments: Namespace, client: Client, screen: Screen, asked: Json) -> int:
-    switching = Switching(asked["devices"], arguments.into, None if arguments.json != "off" else screen)
+    show = f"flavourctl -H {arguments.host} show" if arguments.host else "flavourctl show"
+    switching = Switching(asked["devices"], show, None if arguments.json != "off" else screen)
     failure: Failure | None
     try:
         for answer in client.stream(arguments.verb.capitalize(), **asked):

@@ -43,10 +43,7 @@ def _lines(screen: Screen, known: Json, names: Names) -> Iterator[str]:
             ("Flavour", _with(device.get("flavour"), ", ".join(device.get("proof") or []))),
             ("State", _state(screen, device)),
             ("Driver", _with(device.get("driver") or "none", known.get("module") and f"module {known['module']}")),
-            (
-                "Override",
-                "not read: it is stuck" if device.get("state") == "stuck" else known.get("override") or "none",
-            ),
+            ("Override", _override(known)),
             ("Variants", [f"{flavour}: {', '.join(found)}" for flavour, found in texts.variants(device).items()]),
             ("IOMMU group", _group(known, device, names)),
             ("SR-IOV", _sriov(device)),
@@ -56,6 +53,12 @@ def _lines(screen: Screen, known: Json, names: Names) -> Iterator[str]:
             ("Last", _last(screen, known.get("last"))),
         ]
     )
+
+
+def _override(known: Json) -> str:
+    if known.get("complete") is False:
+        return "not read, it would have to be waited for"
+    return known.get("override") or "none"
 
 
 def _with(name: str | None, more: str | None) -> str:

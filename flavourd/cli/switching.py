@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 class Switching:
-    """screen: where outcomes are told as they come; None if they are to be kept for the end."""
+    """show: the command that tells how a device is. screen: where outcomes are told as they come; None if they are to
+    be kept for the end.
+    """
 
-    def __init__(self, devices: Sequence[str], flavour: str, screen: Screen | None) -> None:
-        self._devices, self._flavour, self._screen = devices, flavour, screen
+    def __init__(self, devices: Sequence[str], show: str, screen: Screen | None) -> None:
+        self._devices, self._show, self._screen = devices, show, screen
         self._outcomes: dict[str, Json] = {}
         self._begun: set[str] = set()
         self._requests: dict[str, str] = {}
@@ -56,13 +58,13 @@ class Switching:
         if not bad and not untold:
             return None
         count, total = len(bad) + len(untold), len(self._devices)
-        who = f"{count} of {total} devices are" if total > 1 else f"{self._devices[0]} is"
+        who = f"{count} of {total} devices were" if total > 1 else f"{self._devices[0]} was"
         codes = list(dict.fromkeys(str(outcome["code"]) for outcome in bad if outcome.get("code")))
         hints = [f"{device}: flavourd told nothing about it" for device in untold]
         hints += [f"flavourctl explain {code}" for code in codes]
         exit = max(worst(bad), Exit.NOT_DONE)
         code = codes[0] if len(codes) == 1 else None
-        return Failure(exit, f"{who} not in flavour {self._flavour}", "\n".join(hints), code)
+        return Failure(exit, f"{who} not switched as asked", "\n".join(hints), code)
 
     def interrupted(self, history: Sequence[Json]) -> Failure:
         """What to end with after hanging up. history: outcomes since then, if flavourd could be asked."""
@@ -86,4 +88,4 @@ class Switching:
     def _rest(self, begun: str) -> list[str]:
         """A line for each device whose end is not known."""
         waiting = "not begun when it was last heard of, and not wanted any more"
-        return [f"{each}: {begun if each in self._begun else waiting}: flavourctl show {each}" for each in self._open()]
+        return [f"{each}: {begun if each in self._begun else waiting}: {self._show} {each}" for each in self._open()]

@@ -51,7 +51,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         self._ready, self._clients = ready, clients
         self._since = wire.now()
         self._next_list: asyncio.Task[list[wire.Device]] | None = None
-        self._listing = asyncio.Lock()
+        self._listing, self._long_replies = asyncio.Lock(), asyncio.Lock()
 
     @classmethod
     @cache
@@ -66,34 +66,44 @@ class Manager(VarlinkInterface, name=INTERFACE):
         # Callers who come while one list is being made share the next one.
         if self._next_list is None:
             self._next_list = asyncio.create_task(self._list())
-        return [self._with_state(device) for device in await asyncio.shield(self._next_list)]
+        devices = await asyncio.shield(self._next_list)
+        await self._turn()
+        return [self._with_state(device) for device in devices]
 
     async def _list(self) -> list[wire.Device]:
         async with self._listing:
             self._next_list = None
             flavours, index = self._desk.flavours, self._desk.index()
-            return await self._desk.look(None, partial(_devices, self._survey, flavours, index))
+            return await self._desk.look(partial(_devices, self._survey, flavours, index))
 
     @varlinkmethod
     async def Describe(self, *, device: str) -> Description:
         id_ = _device(device)
-        look = partial(self._describe, id_, id_ not in self._desk.turns.stuck, self._desk.flavours, self._desk.index())
-        description: Description = await self._desk.look(None, look)
+        look = partial(self._describe, id_, self._desk.flavours, self._desk.index())
+        try:
+            if id_ in self._desk.turns.steps:
+                raise FlavourError(Code.STUCK, f"{id_} is being switched")
+            description: Description = await self._desk.look_at(id_, partial(look, complete=True))
+        except FlavourError as error:
+            if error.code is not Code.STUCK:
+                raise
+            description = await self._desk.look(partial(look, complete=False))
         description["device"] = self._with_state(description["device"])
         description["last"] = next(iter(self._history.last(1, str(id_))), None)
         return description
 
-    def _describe(self, id_: DeviceId, whole: bool, flavours: Flavours, index: ModuleIndex) -> Description:
-        """In a worker. whole: also what takes the device's lock in the kernel."""
+    def _describe(self, id_: DeviceId, flavours: Flavours, index: ModuleIndex, *, complete: bool) -> Description:
+        """In a worker. complete: also what takes the device's lock in the kernel."""
         sysfs, journal = self._desk.host.sysfs, self._desk.host.journal
         glance = self._survey.glance(id_, flavours.proofs)
         if glance is None:
             raise _no_device(id_)
-        binding = sysfs.binding(id_) if whole else None
+        binding = sysfs.binding(id_) if complete else None
         record = journal.record(id_, set_aside=False)
         group = self._survey.group(glance.iommu_group, flavours.proofs) if glance.iommu_group else ()
         return Description(
             device=wire.Device.of(glance, flavours, index),
+            complete=complete,
             modalias=glance.modalias,
             module=binding.module if binding else None,
             override=binding.override if binding else None,
@@ -118,14 +128,15 @@ class Manager(VarlinkInterface, name=INTERFACE):
     async def _plan(self, request: Request) -> wire.Plan:
         work = partial(explain, request, self._desk.host, self._desk.flavours, self._desk.index())
         try:
-            return wire.Plan.of(await self._desk.look(request.device, work))
+            return wire.Plan.of(await self._desk.look_at(request.device, work))
         except FlavourError as error:
             if error.code is Code.NO_DEVICE:
                 raise
             return wire.Plan.refused(request, error)
 
     @varlinkmethod(return_parameter="outcomes")
-    def History(self, *, device: str | None = None, limit: int | None = None) -> list[wire.Outcome]:
+    async def History(self, *, device: str | None = None, limit: int | None = None) -> list[wire.Outcome]:
+        await self._turn()
         most = _LAST_OUTCOMES if limit is None else limit
         return self._history.last(most, str(_device(device)) if device is not None else None)
 
@@ -158,6 +169,11 @@ class Manager(VarlinkInterface, name=INTERFACE):
                 )
                 lost = listener.lost
                 yield _more(news)
+
+    async def _turn(self) -> None:
+        """One long reply is made in each turn of the loop: meanwhile others are served."""
+        async with self._long_replies:
+            await asyncio.sleep(0)
 
     # --- changing
 

@@ -39,6 +39,7 @@ class NotPermitted(TypedVarlinkErrorReply, interface=INTERFACE):
 
 class Description(TypedDict):
     device: wire.Device
+    complete: bool
     modalias: str | None
     module: str | None
     override: str | None

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What is answered without touching the device: from a tree that is only read."""
 
+from pathlib import Path
+
 import pytest
 
-from flavourd.answer import Host, answer
+from flavourd.answer import Host, answer, explain
 from flavourd.device import Binding, DeviceId
-from flavourd.errors import Code
+from flavourd.errors import Code, FlavourError
 from flavourd.flavour import Flavour, FlavourOnBus, Flavours, Universal
 from flavourd.journal import Journal
 from flavourd.kmod import Kmod
 from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind, Outcome
+from flavourd.plan import Plan
 from flavourd.record import Record
 from flavourd.request import Origin, Request
 from flavourd.sysfs import Sysfs
@@ -105,3 +108,62 @@ def test_a_device_that_is_not_there_is_told(tree: Tree) -> None:
     gone = DeviceId("pci", "0000:ff:00.0")
     told = answer(Request(gone, "vfio", Origin.UEVENT), where, _FLAVOURS, ModuleIndex())
     assert (told.kind, told.code) == (Kind.REFUSED, Code.NO_DEVICE)
+
+
+def everything(root: Path) -> dict[str, object]:
+    """All that is in a tree, and when it was last changed."""
+    return {
+        str(path): (
+            path.lstat().st_mtime_ns,
+            path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes(),
+        )
+        for path in root.rglob("*")
+    }
+
+
+def plan_for(where: Host, wanted: str) -> Plan:
+    return explain(Request(_ID, wanted, Origin.VARLINK), where, _FLAVOURS, ModuleIndex())
+
+
+def test_explaining_touches_nothing(tree: Tree) -> None:
+    where = host(tree)
+    root = tree({})
+    for made in (None, record(where), record(where, instance=1), record(where, unfinished=True)):
+        before = everything(root)
+        planned = plan_for(where, "vfio")
+        assert [candidate.module for candidate in planned.candidates] == ["vfio_pci"]
+        assert everything(root) == before, made
+
+
+def test_explaining_touches_no_corrupt_record_either_and_says_what_would_become_of_it(tree: Tree) -> None:
+    where = host(tree)
+    root = tree({f"run/flavourd/records/pci:{_ID.name}.json": "{"})
+    before = everything(root)
+    for _ in range(2):
+        with pytest.raises(FlavourError) as caught:
+            plan_for(where, "vfio")
+        assert caught.value.code is Code.RECORD
+        assert "will be set aside" in caught.value.hint
+    assert everything(root) == before
+
+
+def test_explaining_says_what_an_answer_would_do(tree: Tree) -> None:
+    where = host(tree)
+    assert plan_for(where, "default").already
+    record(where, instance=1)  # of other hardware
+    assert plan_for(where, "default").already
+    tree({f"{_PATH}/vfio-dev/vfio0/": ""})
+    assert plan_for(where, "vfio").already
+    assert plan_for(where, "default").target is None
+    record(where)
+    assert plan_for(where, "default").target == Binding("e1000e")
+
+
+def test_explaining_what_cannot_be_is_refused(tree: Tree) -> None:
+    where = host(tree)
+    with pytest.raises(FlavourError) as caught:
+        plan_for(where, "no")
+    assert caught.value.code is Code.UNKNOWN_FLAVOUR
+    with pytest.raises(FlavourError) as caught:
+        explain(Request(DeviceId("pci", "gone"), "vfio", Origin.VARLINK), where, _FLAVOURS, ModuleIndex())
+    assert caught.value.code is Code.NO_DEVICE

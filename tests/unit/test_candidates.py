@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from flavourd.candidates import candidates, specificity
+from flavourd.candidates import candidates, only_named, specificity
 from flavourd.flavour import FlavourOnBus, Universal
 from flavourd.module_index import Alias, ModuleIndex
 from flavourd.outcome import Candidate, Skip, Source
@@ -222,3 +222,61 @@ def test_without_a_modalias_or_a_prefix_only_softdeps_and_the_universal_driver_a
     found, skips = candidates(None if prefix else _MODALIAS, "pci", on_bus, modules)
     assert [candidate.module for candidate in found] == ["filters", "vfio_pci"]
     assert skips == ()
+
+
+# --- only what somebody has named
+
+
+_OTHER = "vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*"
+_TABLES = softdep(
+    {"filters": frozenset(), "native": frozenset({"pci"})}, (_BY_CLOSENESS[0], "variant"), (_OTHER, "other")
+)
+
+
+def named(
+    *names: str, force: bool = False, modules: ModuleIndex = _TABLES
+) -> tuple[tuple[Candidate, ...], tuple[Skip, ...]]:
+    return only_named(names, force, *candidates(_MODALIAS, "pci", _PCI, modules), modules.blacklisted)
+
+
+def test_named_candidates_are_tried_in_the_order_in_which_they_were_named_and_no_other() -> None:
+    found, skips = named("vfio_pci", "variant")
+    assert found == (
+        Candidate("vfio_pci", Source.NAMED, "universal driver vfio-pci"),
+        Candidate("variant", Source.NAMED, _BY_CLOSENESS[0]),
+    )
+    assert skips == (Skip("filters", "was not named"),)
+
+
+def test_a_module_may_be_named_with_dashes_and_twice_and_is_tried_once() -> None:
+    found, _ = named("vfio-pci", "vfio_pci", "filters", "vfio-pci")
+    assert [candidate.module for candidate in found] == ["vfio_pci", "filters"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("other", f"other {_NOT_LISTED}"),
+        ("native", "native is a native driver"),
+        ("no_such_module", "no_such_module has no table that lists this device"),
+        ("", " has no table"),
+    ],
+)
+def test_a_name_that_is_no_candidate_is_refused_with_its_reason_unless_the_table_is_passed_over(
+    name: str, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        named("variant", name)
+    found, skips = named(name, "variant", force=True)
+    assert [candidate.module for candidate in found] == [name, "variant"]
+    assert found[0].source is Source.NAMED
+    assert found[0].detail.startswith("taken by force: it ")
+    assert [skip.module for skip in skips] == ["filters", "vfio_pci"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_blacklist_holds_whoever_names_the_module(force: bool) -> None:
+    modules = index((_BY_CLOSENESS[0], "variant"), blacklisted=frozenset({"variant"}))
+    with pytest.raises(ValueError, match="variant is blacklisted"):
+        named("variant", force=force, modules=modules)
+    assert [candidate.module for candidate in named("vfio_pci", force=force, modules=modules)[0]] == ["vfio_pci"]

@@ -80,3 +80,9 @@ def test_a_proof_that_was_not_looked_for_counts_as_absent() -> None:
     device = Device(DeviceId("pci", "0000:65:00.0"), Binding(), proofs=(("vfio-dev", ("vfio0",)),))
     assert device.proof("vfio-dev") == ("vfio0",)
     assert device.proof("other") == ()
+
+
+@pytest.mark.parametrize("text", ["pci/" + "x" * 201, "x" * 201 + "/a", "pci/a\nb", "a\nb/x", "\0/a"])
+def test_a_name_that_could_be_no_file_of_ours_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a device name"):
+        DeviceId.parse(text)

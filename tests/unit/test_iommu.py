@@ -4,7 +4,7 @@
 import pytest
 
 from flavourd.device import Binding, Device, DeviceId, GroupMember
-from flavourd.iommu import blockers, viability_note
+from flavourd.iommu import blockers, keeps_closed, viability_note
 
 
 def member(driver: str | None, *, claimed: bool = False, name: str = "0000:01:00.1") -> GroupMember:
@@ -43,3 +43,10 @@ def test_the_note_names_every_blocker_and_none_else() -> None:
         "IOMMU group 7 cannot be opened yet: it also holds pci/0000:01:00.1 (e1000e), pci/0000:01:00.2 (nvme); "
         "put them into the flavour too"
     )
+
+
+def test_without_a_driver_or_with_one_of_a_flavour_a_device_keeps_nothing_closed() -> None:
+    assert keeps_closed("e1000e", claimed=False)
+    assert not keeps_closed("vfio-pci", claimed=True)
+    assert not keeps_closed(None, claimed=False)
+    assert not keeps_closed("pcieport", claimed=False)

@@ -235,3 +235,35 @@ def test_a_lock_is_given_back_after_an_error_and_leaves_no_descriptor(journal: J
 def test_locks_of_two_devices_do_not_meet(journal: Journal, tmp_path: Path) -> None:
     with journal.locked(_A), journal.locked(_B):
         assert len(list((tmp_path / "run/flavourd/locks").iterdir())) == 2
+
+
+def test_a_request_is_found_with_the_candidates_and_guards_that_were_named(journal: Journal) -> None:
+    asked = replace(request(_A), candidates=("b", "a", "\ud800"), force=frozenset({"table", "other"}))
+    journal.begin(asked, 7)
+    ((found, _),) = journal.unanswered()
+    assert (found.candidates, found.force) == (asked.candidates, asked.force)
+
+
+def test_what_the_version_before_had_begun_is_not_lost(journal: Journal, tmp_path: Path) -> None:
+    """It knew neither candidates nor guards."""
+    file = tmp_path / f"run/flavourd/begun/{_A.bus}:{_A.name}"
+    file.write_text('{"wanted": "vfio", "uuid": "u-1", "instance": 7}\n')
+    assert list(journal.unanswered()) == [(Request(_A, "vfio", Origin.RECOVERY, "u-1"), 7)]
+    assert file.exists()
+
+
+def test_what_a_newer_version_had_begun_is_not_lost(journal: Journal, tmp_path: Path) -> None:
+    journal.begin(request(_A), 7)
+    file = tmp_path / f"run/flavourd/begun/{_A.bus}:{_A.name}"
+    file.write_text(file.read_text().replace("{", '{"more": [], ', 1))
+    assert [found.device for found, _ in journal.unanswered()] == [_A]
+
+
+def test_who_only_looks_does_not_set_a_corrupt_record_aside(journal: Journal, tmp_path: Path) -> None:
+    file = tmp_path / "run/flavourd/records/pci:0000:01:00.0.json"
+    file.write_bytes(b"{")
+    for _ in range(2):
+        with pytest.raises(FlavourError) as caught:
+            journal.record(_A, set_aside=False)
+        assert caught.value.code is Code.RECORD
+    assert records(tmp_path) == [file.name]

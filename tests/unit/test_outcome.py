@@ -113,3 +113,21 @@ def test_an_error_tells_sentence_code_and_hint() -> None:
 
 def test_a_request_tells_device_flavour_and_origin() -> None:
     assert str(_REQUEST) == "pci/0000:01:00.0 -> vfio (uevent)"
+
+
+def test_the_headline_is_the_story_without_what_each_one_answered() -> None:
+    told = Outcome(
+        _REQUEST,
+        Kind.UNDONE,
+        "vfio",
+        "e1000e",
+        refusals=(_VARIANT,),
+        notes=("a note",),
+        code=Code.ALL_REFUSED,
+        sentence="none took it",
+        hint="look",
+    )
+    assert told.headline == (
+        "pci/0000:01:00.0 did not take flavour vfio and is as it was, driver e1000e: none took it [all-refused]"
+    )
+    assert str(told).startswith(f"{told.headline}; variant refused")

@@ -326,3 +326,96 @@ def test_an_absent_override_is_no_sign_that_a_driver_bound_by_hand_is_ours() -> 
 
 def test_a_device_whose_way_back_was_begun_and_not_gone_is_in_its_flavour_still() -> None:
     assert decide("vfio", _IN_VFIO, replace(_RECORD, flavour="default", unfinished=True)).already
+
+
+# --- candidates and guards that who asks has named
+
+
+def ask_for(*names: str, force: tuple[str, ...] = (), wanted: str = "vfio", device: Device = _DEVICE) -> Plan:
+    aliases = (Alias("vfio_pci:v00008086d*", "variant"), Alias("vfio_pci:v000015B3d*", "stranger"))
+    index = ModuleIndex(aliases, blacklisted=frozenset({"banned"}))
+    asked = Request(device.id, wanted, Origin.VARLINK, candidates=names, force=frozenset(force))
+    return plan(asked, device, _FLAVOURS, index, None)
+
+
+def refusal(*names: str, force: tuple[str, ...] = (), wanted: str = "vfio", device: Device = _DEVICE) -> FlavourError:
+    with pytest.raises(FlavourError) as caught:
+        ask_for(*names, force=force, wanted=wanted, device=device)
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_plan_has_the_candidates_that_were_named_in_their_order() -> None:
+    planned = ask_for("vfio_pci", "variant")
+    assert modules(planned) == ["vfio_pci", "variant"]
+    assert modules(ask_for("variant")) == ["variant"]
+    assert ask_for("variant").skips == (Skip("vfio_pci", "was not named"),)
+
+
+@pytest.mark.parametrize("name", ["stranger", "no_such_module"])
+def test_a_name_that_is_no_candidate_is_refused_and_those_that_are_are_told(name: str) -> None:
+    refused = refusal("variant", name)
+    assert refused.code is Code.NOT_A_CANDIDATE
+    assert str(_ID) in refused.sentence
+    assert name in refused.sentence
+    assert "variant, vfio_pci" in refused.hint
+    assert modules(ask_for("variant", name, force=("table",))) == ["variant", name]
+
+
+@pytest.mark.parametrize(
+    "name", ["/dev/shm/x.ko", "./x", "../x", "a/b", "-r", "", "a b", "a\nb", "\ud800", "x" * 10_000]
+)
+def test_what_is_no_name_of_a_module_is_refused_whoever_names_it(name: str) -> None:
+    """modprobe would load a path, and paths in sysfs are made of it."""
+    refused = refusal("variant", name, force=("table",))
+    assert refused.code is Code.NOT_A_CANDIDATE
+    assert len(refused.sentence) < 300
+    refused.sentence.encode()
+
+
+@pytest.mark.parametrize("name", ["banned", "variant", "stranger", "vfio_pci"])
+def test_a_blacklist_holds_for_every_module_however_it_is_named(name: str) -> None:
+    aliases = (Alias("vfio_pci:v00008086d*", "variant"), Alias("vfio_pci:v000015B3d*", "stranger"))
+    index = ModuleIndex(aliases, blacklisted=frozenset({name}))
+    for force in ((), ("table",)):
+        asked = Request(_ID, "vfio", Origin.VARLINK, candidates=(name,), force=frozenset(force))
+        with pytest.raises(FlavourError) as caught:
+            plan(asked, _DEVICE, _FLAVOURS, index, None)
+        assert caught.value.code is Code.NOT_A_CANDIDATE
+        if force:
+            assert "blacklisted" in caught.value.sentence
+
+
+@pytest.mark.parametrize("wanted", ["vfio", "default"])
+def test_a_guard_that_nobody_knows_is_refused_whatever_is_asked(wanted: str) -> None:
+    for device in (_DEVICE, _IN_VFIO):
+        refused = refusal(force=("tables",), wanted=wanted, device=device)
+        assert refused.code is Code.UNKNOWN_GUARD
+        assert "table" in refused.hint
+
+
+def test_the_way_to_default_has_no_candidates_to_be_named() -> None:
+    assert refusal("e1000e", wanted="default").code is Code.NOT_A_CANDIDATE
+    assert ask_for(wanted="default", force=("table",)).already
+
+
+def test_a_device_that_another_driver_of_the_flavour_holds_is_left_alone_and_that_is_told() -> None:
+    refused = refusal("variant", device=_IN_VFIO)
+    assert refused.code is Code.OTHER_DRIVER
+    assert "vfio-pci" in refused.sentence
+    assert "default" in refused.hint
+
+
+@pytest.mark.parametrize("names", [(), ("vfio_pci",), ("vfio-pci",), ("variant", "vfio-pci")])
+def test_a_device_that_one_of_the_named_drivers_holds_is_in_the_flavour(names: tuple[str, ...]) -> None:
+    assert ask_for(*names, device=_IN_VFIO).already
+    built_in = replace(_IN_VFIO, binding=replace(_HELD, module=None))
+    assert ask_for(*names, device=built_in).already
+
+
+@pytest.mark.parametrize(
+    ("device", "code"),
+    [(replace(_DEVICE, bridge=True), Code.BRIDGE), (replace(_DEVICE, iommu_group=None), Code.NO_IOMMU_GROUP)],
+)
+def test_being_named_passes_over_no_other_guard(device: Device, code: Code) -> None:
+    assert refusal("variant", force=("table",), device=device).code is code

@@ -201,3 +201,147 @@ def test_who_is_told_of_an_answer_sees_how_many_are_open_and_may_take_on_another
         assert seen == [("a", 0), ("first", 0)], "all are answered only when what was taken on meanwhile is too"
 
     run(test)
+
+
+def test_steps_are_told_in_order_first_those_of_the_turn_then_the_workers_own() -> None:
+    async def test() -> None:
+        seen: list[tuple[str, Step]] = []
+
+        def work(tell: Tell, asked: Request) -> Outcome:
+            for number in range(3):
+                tell(Step(What.BINDING, f"{asked.wanted} {number}"))
+            return done(asked)
+
+        turns = Turns(
+            lambda asked: lambda tell: work(tell, asked),
+            lambda outcome: seen.append((outcome.request.wanted, Step(What.REFUSED, "the answer"))),
+            lambda asked, step: seen.append((asked.wanted, step)),
+            _DEADLINE,
+        )
+        turns.take_on(request(ONE, "a"))
+        turns.take_on(request(ONE, "b"))
+        await turns.all_answered()
+        for name in "ab":
+            own = [step for wanted, step in seen if wanted == name]
+            assert [step.what for step in own] == [What.WAITING, What.BEGUN, *[What.BINDING] * 3, What.REFUSED]
+            assert [step.text for step in own][2:5] == [f"{name} {number}" for number in range(3)]
+            assert own[1].text.startswith("begun by worker ")
+        assert [wanted for wanted, step in seen if step.what is not What.WAITING] == ["a"] * 5 + ["b"] * 5
+
+    run(test)
+
+
+def test_the_last_step_of_a_device_is_known_until_it_is_done_with(gate: Gate) -> None:
+    async def test() -> None:
+        def work(tell: Tell, asked: Request) -> Outcome:
+            tell(Step(What.BINDING, "binding to x"))
+            gate.wait()
+            return done(asked)
+
+        turns = Turns(lambda asked: lambda tell: work(tell, asked), lambda _: None, ignored, _DEADLINE)
+        turns.take_on(request(ONE))
+        assert turns.steps[ONE].what is What.WAITING
+        await gate.arrival()
+        while turns.steps[ONE].what is not What.BINDING:
+            await asyncio.sleep(0.001)
+        assert set(turns.steps) == {ONE}
+        gate.let_on()
+        await turns.all_answered()
+        await asyncio.sleep(0)
+        assert turns.steps == {}
+
+    run(test)
+
+
+def test_of_a_device_that_is_stuck_the_answer_names_the_step_it_is_stuck_in(gate: Gate) -> None:
+    async def test() -> None:
+        answers: list[Outcome] = []
+
+        def work(tell: Tell, asked: Request) -> Outcome:
+            tell(Step(What.LOADING, "loading x"))
+            tell(Step(What.UNBINDING, "unbinding from e1000e"))
+            gate.wait()
+            return done(asked)
+
+        turns = Turns(lambda asked: lambda tell: work(tell, asked), answers.append, ignored, 0.3)
+        turns.take_on(request(ONE))
+        await turns.all_answered()
+        assert answers[0].kind is Kind.STUCK
+        assert "unbinding from e1000e" in answers[0].sentence
+        assert "loading" not in answers[0].sentence
+        assert turns.steps[ONE].text == "unbinding from e1000e"
+        gate.let_on()
+
+    run(test)
+
+
+def test_what_is_withdrawn_is_refused_if_its_turn_has_not_come_and_nothing_else(gate: Gate) -> None:
+    def work(asked: Request) -> Outcome:
+        if asked.wanted == "begun":
+            gate.wait()
+        return done(asked)
+
+    async def test() -> None:
+        turned = Turned(work)
+        asked = [request(ONE, "begun"), request(ONE, "mine"), request(ONE, "foreign"), request(OTHER, "mine too")]
+        for each in asked[:3]:
+            turned.turns.take_on(each)
+        await gate.arrival()
+        turned.turns.take_on(asked[3])
+        mine = [asked[0], asked[1], asked[3], request(DeviceId("pci", "0000:03:00.0"), "never taken on")]
+        for _ in range(2):
+            turned.turns.withdraw(mine)
+        assert await turned.count(2) == [
+            ("mine", Kind.REFUSED, Code.WITHDRAWN),
+            ("mine too", Kind.REFUSED, Code.WITHDRAWN),
+        ]
+        gate.let_on()
+        assert (await turned.count(4))[2:] == [("begun", Kind.SWITCHED, None), ("foreign", Kind.SWITCHED, None)]
+        await turned.turns.all_answered()
+        assert turned.turns.open == 0
+        turned.turns.take_on(request(OTHER, "again"))
+        assert (await turned.count(5))[-1] == ("again", Kind.SWITCHED, None)
+
+    run(test)
+
+
+def test_an_equal_request_of_somebody_else_is_not_withdrawn(gate: Gate) -> None:
+    def work(asked: Request) -> Outcome:
+        gate.wait()
+        return done(asked)
+
+    async def test() -> None:
+        turned = Turned(work)
+        turned.turns.take_on(request(ONE, "begun"))
+        mine, his = (Request(ONE, "vfio", Origin.VARLINK, uuid=uuid) for uuid in ("mine", "his"))
+        for each in (his, mine):
+            turned.turns.take_on(each)
+        await gate.arrival()
+        turned.turns.withdraw([mine])
+        assert [answer.request for answer in turned.answers] == [mine]
+        for _ in range(2):
+            gate.let_on()
+        await turned.count(3)
+        assert turned.answers[-1].request == his
+
+    run(test)
+
+
+def test_who_drops_what_waits_is_told_what_it_was_and_nobody_is_answered(gate: Gate) -> None:
+    def work(asked: Request) -> Outcome:
+        gate.wait()
+        return done(asked)
+
+    async def test() -> None:
+        turned = Turned(work)
+        waiting = [request(ONE, "b"), request(ONE, "c")]
+        for each in (request(ONE, "a"), *waiting):
+            turned.turns.take_on(each)
+        await gate.arrival()
+        assert turned.turns.drop_waiting() == waiting
+        assert turned.turns.drop_waiting() == []
+        gate.let_on()
+        await turned.turns.all_answered()
+        assert [answer.request.wanted for answer in turned.answers] == ["a"]
+
+    run(test)

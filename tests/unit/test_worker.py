@@ -5,7 +5,11 @@ import asyncio
 import fcntl
 import gc
 import os
+import select
 import signal
+import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -166,3 +170,109 @@ def test_a_worker_that_nobody_waits_for_any_more_ends_in_silence() -> None:
 def test_a_worker_collects_no_garbage_that_would_close_its_own_descriptors() -> None:
     assert gc.isenabled()
     assert run(gc.isenabled) is False
+
+
+def test_what_is_told_on_the_way_arrives_in_order_and_before_the_result() -> None:
+    size = 3 * 65536  # a pipe holds 65536 bytes
+
+    def work(tell: Callable[[object], None]) -> str:
+        for number in range(100):
+            tell(number)
+        tell(b"x" * size)
+        tell(None)
+        return "result"
+
+    async def main() -> list[object]:
+        came: list[object] = []
+        worker = Worker(work, came.append)
+        worker.done.add_done_callback(lambda done: came.append(done.result()))
+        await asyncio.wait_for(worker.done, _DEADLINE)
+        await asyncio.sleep(0)
+        return came
+
+    assert asyncio.run(main()) == [*range(100), b"x" * size, None, "result"]
+
+
+def test_what_is_told_arrives_while_the_work_goes_on(gate: Gate) -> None:
+    def work(tell: Callable[[object], None]) -> None:
+        tell("at work")
+        gate.wait()
+
+    async def main() -> None:
+        came = asyncio.Event()
+        worker = Worker(work, lambda _: came.set())
+        await asyncio.wait_for(came.wait(), _DEADLINE)
+        assert not worker.done.done()
+        gate.let_on()
+        await asyncio.wait_for(worker.done, _DEADLINE)
+
+    asyncio.run(main())
+
+
+def test_of_a_worker_that_is_killed_while_it_tells_what_came_whole_is_heard_and_nothing_else() -> None:
+    def work(tell: Callable[[object], None]) -> None:
+        tell("whole")
+        (pipe,) = (int(name) for name in os.listdir("/proc/self/fd") if is_pipe(int(name)))
+        os.write(pipe, (1000).to_bytes(4, sys.byteorder) + b"a part of a thousand bytes")
+        kill_self()
+
+    def is_pipe(number: int) -> bool:
+        try:
+            return number > 2 and stat.S_ISFIFO(os.fstat(number).st_mode)
+        except OSError:  # the one that listed them is closed again
+            return False
+
+    async def main() -> list[object]:
+        came: list[object] = []
+        worker = Worker(work, came.append)
+        with pytest.raises(WorkerDied, match="status -9"):
+            await asyncio.wait_for(worker.done, _DEADLINE)
+        return came
+
+    assert asyncio.run(main()) == ["whole"]
+
+
+def test_what_cannot_be_told_ends_the_work_and_says_why() -> None:
+    async def main() -> None:
+        worker = Worker(lambda tell: tell(lambda: None))
+        await asyncio.wait_for(worker.done, _DEADLINE)
+
+    with pytest.raises(WorkerDied, match="pickle"):
+        asyncio.run(main())
+
+
+# Starts a worker and ends, as a daemon does that is killed. Its worker waits for a word on the first FIFO, tells it to
+# nobody, and passes it on.
+_PARENT = """
+import asyncio, os, sys
+from pathlib import Path
+from flavourd.worker import Worker
+
+def work(tell):
+    tell("at work")
+    with open(sys.argv[1]) as words:
+        word = words.readline()
+    tell(word * 100_000)
+    Path(sys.argv[2]).write_text(word)
+
+async def main():
+    Worker(work, lambda _: os._exit(0))
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_a_worker_goes_on_with_its_work_when_its_daemon_is_gone(tmp_path: Path) -> None:
+    fifos = tmp_path / "there", tmp_path / "back"
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    # For both reading and writing: opening waits for nobody.
+    there, back = (os.open(fifo, os.O_RDWR | os.O_NONBLOCK) for fifo in fifos)
+    subprocess.run([sys.executable, "-c", _PARENT, *map(str, fifos)], check=True, timeout=_DEADLINE)
+    os.write(there, b"a word\n")
+    ready, _, _ = select.select([back], [], [], _DEADLINE)
+    assert ready, "the worker has not come to its end"
+    assert os.read(back, 100) == b"a word\n"
+    os.close(there)
+    os.close(back)

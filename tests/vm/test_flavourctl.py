@@ -181,7 +181,7 @@ def test_of_several_devices_each_is_told_and_the_exit_code_is_honest(vm: Machine
     done = ctl(vm, "set", ROOT_PORT, E1000E, "vfio", rc=NOT_DONE)
     assert f"pci/{E1000E} is in flavour vfio now" in done.out
     assert f"pci/{ROOT_PORT} is a bridge; nothing was touched [bridge]" in done.out
-    assert "1 of 2 devices are not in flavour vfio" in done.err
+    assert "1 of 2 devices were not switched as asked" in done.err
     outcomes = json.loads(ctl(vm, "set", ROOT_PORT, E1000E, "vfio", "--json=short", rc=NOT_DONE).out)
     assert {outcome["kind"] for outcome in outcomes} == {"refused", "already"}
     assert "known flavours: default, vfio" in ctl(vm, "set", E1000E, "vfoi", rc=UNKNOWN).out

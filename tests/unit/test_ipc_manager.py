@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The methods of io.flavourd.Manager over a real socket, with real workers, on devices of which nothing is to be
+switched: held already, or refused. What the kernel decides is tested in the virtual machine.
+"""
+
+import asyncio
+import fcntl
+import grp
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asyncvarlink import VarlinkInterfaceRegistry
+from asyncvarlink.serviceinterface import VarlinkServiceInterface
+
+from flavourd import __version__
+from flavourd.desk import Desk
+from flavourd.device import DeviceId
+from flavourd.ipc import wire
+from flavourd.ipc.feed import Feed
+from flavourd.ipc.history import History
+from flavourd.ipc.manager import Manager
+from flavourd.request import Origin, Request
+from flavourd.survey import Survey
+
+from .conftest import Tree
+from .house import Caller, House, live
+
+_NATIVE, _HELD, _GONE = (DeviceId("pci", f"0000:0{number}:00.0") for number in (1, 2, 9))
+_FLAVOURS = """
+flavours:
+  vfio:
+    description: for virtual machines
+    proof: vfio-dev
+    buses:
+      pci: {alias_prefix: vfio_pci, needs_iommu_group: true, universal: {module: vfio_pci, driver: vfio-pci}}
+"""
+
+
+def pci(device: DeviceId, driver: str) -> dict[str, str]:
+    place = f"sys/devices/pci0000:00/{device.name}"
+    return {
+        f"sys/bus/pci/devices/{device.name}": f"-> ../../../devices/pci0000:00/{device.name}",
+        f"{place}/subsystem": "-> ../../../bus/pci",
+        f"{place}/driver": f"-> ../../../bus/pci/drivers/{driver}",
+        f"{place}/driver_override": "(null)\n",
+        f"{place}/modalias": "pci:v00008086d000010D3sv00008086sd00000000bc02sc00i00\n",
+        f"{place}/iommu_group": "-> ../../../kernel/iommu_groups/7",
+        f"sys/kernel/iommu_groups/7/devices/{device.name}": f"-> ../../../../devices/pci0000:00/{device.name}",
+    }
+
+
+def host(tree: Tree, settings: str = "access: {}") -> Path:
+    return tree(
+        pci(_NATIVE, "e1000e")
+        | pci(_HELD, "vfio-pci")
+        | {f"sys/devices/pci0000:00/{_HELD.name}/vfio-dev/vfio0/": ""}
+        | {"etc/flavourd/flavours.yaml": _FLAVOURS, "etc/flavourd/flavourd.yaml": settings}
+    )
+
+
+class Office:
+    """Desk, feed, history and door, put together as the service does."""
+
+    def __init__(self, root: Path, house: House) -> None:
+        self.house, self.feed, self.history = house, Feed(), History(root)
+        self.desk = Desk(root, 60.0, lambda asked, step: self.feed.publish(wire.Step.of(asked, step)), self._answered)
+        self.desk.host.journal.prepare()
+        registry: VarlinkInterfaceRegistry = house.registry
+        registry.register_interface(
+            VarlinkServiceInterface("flavourd", "flavourd", "1", "https://varlink.org", registry)
+        )
+        registry.register_interface(
+            Manager(self.desk, self.feed, self.history, Survey(root), lambda: True, lambda: house.door.count)
+        )
+
+    def _answered(self, outcome: Any) -> None:
+        told = wire.Outcome.of(outcome)
+        self.history.add(told)
+        self.feed.publish(told)
+
+    async def ask(self, method: str, **rest: Any) -> Caller:
+        caller = await self.house.caller()
+        await caller.ask(f"io.flavourd.Manager.{method}", **rest)
+        return caller
+
+    async def told(self, method: str, **rest: Any) -> dict[str, Any]:
+        """The one reply to a call; an error as {"error": name, …parameters}."""
+        reply = await (await self.ask(method, **rest)).reply()
+        assert reply is not None
+        error = {"error": reply["error"].rpartition(".")[2]} if "error" in reply else {}
+        return error | dict(reply.get("parameters", {}))
+
+
+def in_office(root: Path, test: Callable[[Office], Coroutine[None, None, None]], may_change: bool = True) -> None:
+    async def inner(house: House) -> None:
+        async with office(root, house, may_change) as made:
+            await test(made)
+
+    live(root, inner)
+
+
+@asynccontextmanager
+async def office(root: Path, house: House, may_change: bool) -> AsyncIterator[Office]:
+    made = Office(root, house)
+    if may_change:
+        made.desk.changers = frozenset({os.getegid()})
+    yield made
+    await made.desk.turns.all_answered()
+
+
+def test_all_devices_are_listed_with_flavour_and_state(tree: Tree) -> None:
+    async def test(office: Office) -> None:
+        devices = (await office.told("List"))["devices"]
+        assert [(one["id"], one["flavour"], one["driver"], one["state"]) for one in devices] == [
+            (str(_NATIVE), "default", "e1000e", None),
+            (str(_HELD), "vfio", "vfio-pci", None),
+        ]
+
+    in_office(host(tree), test)
+
+
+def test_callers_who_come_while_a_list_is_made_share_the_next_one(tree: Tree) -> None:
+    async def test(office: Office) -> None:
+        callers = [await office.ask("List") for _ in range(50)]
+        replies = [await caller.reply() for caller in callers]
+        assert all(reply == replies[0] for reply in replies)
+
+    in_office(host(tree), test)
+
+
+def test_a_device_is_described_by_any_of_its_names(tree: Tree) -> None:
+    async def test(office: Office) -> None:
+        for name in (str(_NATIVE), _NATIVE.name, "01:00.0"):
+            told = await office.told("Describe", device=name)
+            assert told["device"]["id"] == str(_NATIVE)
+            assert told["members"] == [str(_NATIVE), str(_HELD)]
+            assert (told["override"], told["record"], told["last"]) == (None, None, None)
+
+    in_office(host(tree), test)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "code"),
+    [
+        (method, name, code)
+        for method in ("Describe", "Explain")
+        for name, code in ((str(_GONE), "no-device"), ("nonsense", "bad-name"), ("x/../..", "bad-name"))
+    ],
+)
+def test_who_asks_about_what_is_no_device_is_refused(tree: Tree, method: str, name: str, code: str) -> None:
+    async def test(office: Office) -> None:
+        told = await office.told(method, device=name)
+        assert (told["error"], told["code"]) == ("Refused", code)
+
+    in_office(host(tree), test)
+
+
+def test_without_a_flavour_every_one_is_explained(tree: Tree) -> None:
+    async def test(office: Office) -> None:
+        plans = (await office.told("Explain", device=str(_NATIVE)))["plans"]
+        assert [(one["flavour"], one["kind"], one["driver"]) for one in plans] == [
+            ("vfio", "switch", "e1000e"),
+            ("default", "already", "e1000e"),
+        ]
+        (refused,) = (await office.told("Explain", device=str(_NATIVE), flavour="no"))["plans"]
+        assert (refused["kind"], refused["code"]) == ("refused", "unknown-flavour")
+
+    in_office(host(tree), test)
+
+
+def test_a_dry_run_has_plans_for_all_devices_and_is_for_everybody(tree: Tree) -> None:
+    async def test(office: Office) -> None:
+        office.desk.changers = frozenset()
+        told = await office.told("Set", devices=[str(_HELD), str(_NATIVE)], flavour="vfio", dry_run=True)
+        assert [(one["device"], one["kind"]) for one in told["plans"]] == [
+            (str(_HELD), "already"),
+            (str(_NATIVE), "switch"),
+        ]
+        assert told["outcomes"] is None
+        assert office.history.last(1) == []
+
+    in_office(host(tree), test, may_change=False)
+
+
+def test_setting_tells_each_step_and_outcome_and_in_the_end_all_of_them(tree: Tree) -> None:
+    async def test(office: Office) -> None:
+        caller = await office.ask("Set", more=True, devices=[str(_HELD), _HELD.name], flavour="vfio")
+        replies: list[dict[str, Any]] = []
+        while not replies or replies[-1].get("continues"):
+            reply = await caller.reply()
+            assert reply
+            replies.append(reply)
+        steps = [reply["parameters"]["step"]["what"] for reply in replies if reply["parameters"]["step"]]
+        assert steps == ["waiting", "begun"]
+        (outcome,) = replies[-1]["parameters"]["outcomes"]
+        assert replies[-2]["parameters"]["outcomes"] == [outcome]
+        assert (outcome["kind"], outcome["proof"], outcome["origin"]) == ("already", ["vfio0"], "varlink")
+        assert outcome["asker"] == f"uid {os.geteuid()}, pid {os.getpid()}"
+        assert (await office.told("History"))["outcomes"] == [outcome]
+        assert (await office.told("Describe", device=str(_HELD)))["last"] == outcome
+
+    in_office(host(tree), test)
+
+
+def test_a_set_that_one_device_refuses_is_not_done_and_tells_every_outcome(tree: Tree) -> None:
+    root = host(tree)
+    (root / f"sys/devices/pci0000:00/{_NATIVE.name}/secondary_bus_number").write_text("1\n")  # a bridge
+
+    async def test(office: Office) -> None:
+        told = await office.told("Set", devices=[str(_HELD), str(_NATIVE)], flavour="vfio")
+        assert (told["error"], told["code"]) == ("NotDone", "bridge")
+        assert {one["device"]: one["kind"] for one in told["outcomes"]} == {
+            str(_HELD): "already",
+            str(_NATIVE): "refused",
+        }
+        assert told["message"] and told["hint"]
+
+    in_office(root, test)
+
+
+@pytest.mark.parametrize("flavour", ["\ud800", "no", "", "x" * 10_000, "vfio\n"])
+def test_whatever_is_asked_for_is_refused_and_what_was_begun_is_ended(tree: Tree, flavour: str) -> None:
+    """What half a surrogate pair may do to a log must not keep it from being ended, at this start and the next one."""
+    root = host(tree)
+
+    async def test(office: Office) -> None:
+        told = await office.told("Set", devices=[str(_NATIVE)], flavour=flavour)
+        assert told["error"] == "NotDone"
+        assert list((root / "run/flavourd/begun").iterdir()) == []
+
+    in_office(root, test)
+
+
+def test_a_set_with_a_device_that_is_not_there_touches_none(tree: Tree) -> None:
+    async def test(office: Office) -> None:
+        told = await office.told("Set", devices=[str(_HELD), str(_GONE)], flavour="vfio")
+        assert (told["error"], told["code"]) == ("Refused", "no-device")
+        assert office.history.last(1) == []
+        assert (await office.told("Set", devices=[], flavour="vfio"))["outcomes"] == []
+
+    in_office(host(tree), test)
+
+
+def test_who_is_neither_root_nor_in_a_group_that_may_is_not_permitted(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = host(tree)
+    monkeypatch.chdir(root)  # whose parents are for root alone
+
+    async def test(office: Office) -> None:
+        own = os.geteuid()
+        root.chmod(0o755)
+        (root / "socket").chmod(0o666)
+        office.house.path = Path("socket")
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("Set", {"devices": [str(_HELD)], "flavour": "vfio"}),
+            ("Reset", {"devices": [str(_HELD)]}),
+            ("Reload", {}),
+        ]
+        try:
+            if own == 0:
+                os.seteuid(65534)
+            callers = [await office.house.caller() for _ in asked]
+        finally:
+            os.seteuid(own)
+        for caller, (method, parameters) in zip(callers, asked, strict=True):
+            await caller.ask(f"io.flavourd.Manager.{method}", **parameters)
+            reply = await caller.reply()
+            assert reply
+            assert reply["error"] == "io.flavourd.Manager.NotPermitted"
+            assert reply["parameters"]["code"] == "not-permitted"
+        assert office.history.last(1) == []
+
+    in_office(root, test, may_change=False)
+
+
+def test_resetting_is_setting_to_default(tree: Tree) -> None:
+    async def test(office: Office) -> None:
+        told = await office.told("Reset", devices=[str(_NATIVE)])
+        assert [(one["flavour"], one["kind"]) for one in told["outcomes"]] == [("default", "already")]
+        plans = (await office.told("Reset", devices=[str(_HELD)], dry_run=True))["plans"]
+        assert [(one["flavour"], one["kind"]) for one in plans] == [("default", "switch")]
+
+    in_office(host(tree), test)
+
+
+def test_a_monitor_hears_everything_from_its_first_reply_on(tree: Tree) -> None:
+    async def test(office: Office) -> None:
+        monitor = await office.ask("Monitor", more=True)
+        assert await monitor.reply() == {
+            "continues": True,
+            "parameters": {"step": None, "outcome": None, "lost": None},
+        }
+        await office.told("Set", devices=[str(_HELD)], flavour="vfio")
+        heard: list[dict[str, Any]] = []
+        while not heard or not heard[-1]["outcome"]:
+            reply = await monitor.reply()
+            assert reply
+            heard.append(reply["parameters"])
+        assert [news["step"] and news["step"]["what"] for news in heard] == ["waiting", "begun", None]
+        assert heard[-1]["outcome"]["kind"] == "already"
+        monitor.leave()
+        await office.house.until(lambda: not office.feed._listeners)
+
+    in_office(host(tree), test)
+
+
+def busy(root: Path, device: DeviceId) -> int:
+    """Hold the device's lock, so that whoever is to switch it waits; closing the descriptor lets him on."""
+    fd = os.open(root / f"run/flavourd/locks/{device.bus}:{device.name}", os.O_CREAT | os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def test_a_caller_who_goes_away_withdraws_what_waits_and_what_is_begun_goes_on_and_stays_written_down(
+    tree: Tree,
+) -> None:
+    root = host(tree)
+
+    async def test(office: Office) -> None:
+        lock = busy(root, _HELD)
+        office.desk.ask(Request(_HELD, "vfio", Origin.VARLINK, uuid="first"))
+        await office.house.until(lambda: office.desk.turns.steps[_HELD].what == "begun")
+        states = {one["id"]: one["state"] for one in (await office.told("List"))["devices"]}
+        assert states == {str(_NATIVE): None, str(_HELD): "switching"}
+        second = await office.ask("Set", devices=[str(_HELD)], flavour="default")
+        await office.house.until(lambda: office.desk.turns.open == 2)
+        second.leave()
+        await office.house.until(lambda: office.desk.turns.open == 1)
+        (withdrawn,) = office.history.last(10)
+        assert (withdrawn.flavour, withdrawn.code) == ("default", "withdrawn")
+        assert [request.uuid for request, _ in office.desk.host.journal.unanswered()] == ["first"]
+        os.close(lock)
+        await office.desk.turns.all_answered()
+        assert [(one.uuid, one.kind) for one in office.history.last(1)] == [("first", "already")]
+        assert list(office.desk.host.journal.unanswered()) == []
+
+    in_office(root, test)
+
+
+def test_whoever_waits_when_the_daemon_is_stopped_is_told_so(tree: Tree) -> None:
+    root = host(tree)
+
+    async def test(office: Office) -> None:
+        lock = busy(root, _HELD)
+        office.desk.ask(Request(_HELD, "vfio", Origin.VARLINK, uuid="first"))
+        await office.house.until(lambda: office.desk.turns.steps[_HELD].what == "begun")
+        waiting = await office.ask("Set", devices=[str(_HELD)], flavour="default")
+        await office.house.until(lambda: office.desk.turns.open == 2)
+        stopping = asyncio.create_task(office.desk.finish())
+        reply = await waiting.reply()
+        assert reply
+        assert reply["parameters"]["code"] == "stopping"
+        late = await office.told("Set", devices=[str(_HELD)], flavour="vfio")
+        assert (late["error"], late["code"]) == ("NotDone", "stopping")
+        assert not stopping.done()
+        os.close(lock)
+        await stopping
+
+    in_office(root, test)
+
+
+def test_the_status_says_what_there_is(tree: Tree) -> None:
+    async def test(office: Office) -> None:
+        await office.told("Set", devices=[str(_HELD)], flavour="vfio")
+        told = await office.told("Status")
+        assert (told["version"], told["ready"], told["open"], told["stuck"]) == (__version__, True, 0, [])
+        assert told["counts"]["already"] == 1
+        assert told["clients"] == 2
+        assert [one["name"] for one in told["flavours"]] == ["vfio"]
+
+    in_office(host(tree), test)
+
+
+def test_a_reload_reads_the_configuration_anew_and_a_wrong_one_changes_nothing(tree: Tree) -> None:
+    own = grp.getgrgid(os.getegid()).gr_name
+    root = host(tree, f"access: {{change: [{own}]}}")
+
+    async def test(office: Office) -> None:
+        assert office.desk.changers == {os.getegid()}
+        (root / "etc/flavourd/flavours.yaml").write_text(_FLAVOURS.replace("vfio:", "vm:"))
+        assert await office.told("Reload") == {}
+        assert office.desk.flavours.names == ("default", "vm")
+        (root / "etc/flavourd/flavourd.yaml").write_text("access: {change: [no-such-group]}")
+        told = await office.told("Reload")
+        assert (told["error"], told["code"]) == ("Refused", "config")
+        assert office.desk.changers == {os.getegid()}
+
+    in_office(root, test, may_change=False)
