@@ -46,6 +46,7 @@ def flavour_of(request: Request, flavours: Flavours, device: Device) -> str:
     """Name of the flavour that a request asks for. A modalias names it by its prefix, and the device by the rest."""
     prefix, colon, rest = request.wanted.partition(":")
     if colon:
+        name = flavours.of_alias_prefix(prefix)
         if device.modalias is None or device.modalias.partition(":")[2] != rest:
             raise FlavourError(
                 Code.FOREIGN_MODALIAS,
@@ -54,7 +55,7 @@ def flavour_of(request: Request, flavours: Flavours, device: Device) -> str:
                 if device.modalias
                 else "it has no modalias: ask by the flavour's name",
             )
-        return flavours.of_alias_prefix(prefix)
+        return name
     if not request.wanted:
         raise FlavourError(
             Code.EMPTY_FLAVOUR,

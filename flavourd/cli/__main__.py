@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = import_module(f"flavourd.cli.{arguments.file}")
         return int(verb.run(arguments, client, Screen()))
     except Failure as failure:
-        talk(f"flavourctl: {failure}")
+        talk(f"flavourctl: {failure}" if arguments.json == "off" else failure.to_json())
         return failure.exit
     except KeyboardInterrupt:
         return Exit.INTERRUPTED

@@ -22,7 +22,7 @@ class Exit(IntEnum):
     UNKNOWN = 3  # no such device, flavour or code, or a name that means several
     DENIED = 4  # you may not
     UNREACHABLE = 5  # flavourd does not run, the host cannot be reached, or the connection was lost
-    BROKEN = 6  # a device was left broken, lost or stuck
+    BROKEN = 6  # a device is broken, lost or stuck
     INTERRUPTED = 130  # by Ctrl-C, as shells count it
 
 
@@ -66,6 +66,12 @@ class Failure(Exception):
     def __str__(self) -> str:
         bracket = f" [{self.code}]" if self.code and f"[{self.code}]" not in self.sentence else ""
         return "\n  ".join((f"{self.sentence}{bracket}", *self.hint.splitlines()))
+
+    def to_json(self) -> str:
+        """For who asked for JSON, and has to know why there is none."""
+        import json
+
+        return json.dumps({"code": self.code, "message": self.sentence, "hint": self.hint})
 
 
 class ConnectionLost(Failure):

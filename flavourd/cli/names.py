@@ -45,7 +45,7 @@ class Names:
         return [by_id[device] for device in ids]
 
     def _meant_by(self, word: str) -> list[str]:
-        if as_it_is := _address(word):
+        if as_it_is := address(word):
             return [as_it_is]
         if any(char in word for char in _GLOB):
             return self._matching(word)
@@ -111,7 +111,7 @@ def short(device: str) -> str:
     return device.removeprefix("pci/")
 
 
-def _address(word: str) -> str | None:
+def address(word: str) -> str | None:
     """The id that a word is by its form alone."""
     if match := re.fullmatch(r"(?:pci/)?(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}:[0-9a-f]{2}\.[0-7])", word, re.IGNORECASE):
         domain, rest = match.groups()

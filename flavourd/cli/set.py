@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from flavourd.cli.exits import ConnectionLost, Exit, Failure, worst
-from flavourd.cli.names import Names
+from flavourd.cli.names import Names, address
 from flavourd.cli.plans import plan
 from flavourd.cli.switching import Switching
 
@@ -21,6 +21,9 @@ _MOST = 500
 
 def run(arguments: Namespace, client: Client, screen: Screen) -> int:
     names = Names(client)
+    if address(arguments.into):
+        usage = "flavourctl set DEV... FLAVOUR"
+        raise Failure(Exit.USAGE, f"{arguments.into} is a device, and the flavour comes last", usage)
     devices = names.ids(arguments.devices)
     asked: Json = {"devices": devices}
     if arguments.verb == "set":
@@ -32,13 +35,14 @@ def run(arguments: Namespace, client: Client, screen: Screen) -> int:
         raise names.nearer(failure, devices) from None
 
 
-def _history(client: Client) -> list[Json]:
+def _history(client: Client) -> list[Json] | None:
     """What became of requests meanwhile. By a new connection, which over ssh might ask for a password."""
     try:
         outcomes: list[Json] = client.call("History", limit=_MOST).get("outcomes") or []
     except Failure:
-        outcomes = []
-    client.close()
+        return None
+    finally:
+        client.close()
     return outcomes
 
 
@@ -61,14 +65,14 @@ def _switch(arguments: Namespace, client: Client, screen: Screen, asked: Json) -
         failure = switching.failure()
     except KeyboardInterrupt:
         client.close()
-        failure = switching.interrupted([] if arguments.host else _history(client))
+        failure = switching.interrupted(None if arguments.host else _history(client))
     except ConnectionLost as lost:
         failure = switching.lost(lost)
     except Failure as error:
         switching.hear(error.fields)  # NotDone repeats all outcomes; Refused has none
         failure = (switching.failure() or error) if switching.outcomes else error
     switching.be_quiet()
-    if arguments.json != "off":
+    if arguments.json != "off" and (switching.outcomes or not failure):
         screen.print_json(switching.outcomes, arguments.json)
     if failure:
         raise failure

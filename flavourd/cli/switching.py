@@ -66,12 +66,14 @@ class Switching:
         code = codes[0] if len(codes) == 1 else None
         return Failure(exit, f"{who} not switched as asked", "\n".join(hints), code)
 
-    def interrupted(self, history: Sequence[Json]) -> Failure:
-        """What to end with after hanging up. history: outcomes since then, if flavourd could be asked."""
-        ended = {str(outcome.get("uuid")): outcome for outcome in history}
-        for device in self._open():
-            if outcome := ended.get(self._requests.get(device, "")):
-                self.hear({"outcomes": [outcome]})
+    def interrupted(self, history: Sequence[Json] | None) -> Failure:
+        """What to end with after hanging up. history: outcomes since then; None if flavourd could not be asked."""
+        if history is not None:
+            ended = {str(outcome.get("uuid")): outcome for outcome in history}
+            for device in self._open():
+                if outcome := ended.get(self._requests.get(device, "")):
+                    self.hear({"outcomes": [outcome]})
+            self._begun.update(self._open())  # else it would have been withdrawn, and be told there
         goes_on = "the switch goes on; flavourd finishes or undoes it"
         return Failure(Exit.INTERRUPTED, "interrupted", "\n".join(self._rest(goes_on)))
 

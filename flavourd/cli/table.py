@@ -16,9 +16,13 @@ _NOTHING = "-"
 
 
 def table(screen: Screen, rows: Iterable[Sequence[str]], header: Sequence[str] = (), what: str = "") -> Iterator[str]:
-    """Columns that fit the terminal. With a header, the rows are counted in the end."""
+    """Columns that fit the terminal, where empty ones are left out. With a header, the rows are counted in the end."""
     ellipsis = "…" if screen.shows("…") else "..."
-    lines = [cut(line, screen.width, ellipsis) for line in columns([header, *rows] if header else [*rows])]
+    shown = [header, *rows] if header else [*rows]
+    if screen.tty and (cells := shown[bool(header) :]):
+        full = [any(column) for column in zip(*cells, strict=True)]
+        shown = [[cell for cell, keep in zip(row, full, strict=True) if keep] for row in shown]
+    lines = [cut(line, screen.width, ellipsis) for line in columns(shown)]
     if not header:
         return iter(lines)
     return iter([screen.bold(lines[0]), *lines[1:], "", f"{counted(len(lines) - 1, what)} listed."])

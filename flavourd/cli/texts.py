@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def description(device: Json) -> str:
-    return " ".join(filter(None, (device.get("vendor"), device.get("model"))))
+    """The model first: by that people know their card, and a narrow terminal cuts the rest."""
+    return ", ".join(filter(None, (device.get("model"), device.get("vendor"))))
 
 
 def holder(device: Json) -> str:

@@ -134,7 +134,7 @@ def _history(verbs: Verbs) -> None:
         "flavourctl history -n 5 --full",
         "flavourctl history 65:00.0",
     )
-    parser.add_argument("-n", "--lines", type=options.count, metavar="N", help="so many at most (100)")
+    parser.add_argument("-n", "--lines", type=options.count, metavar="N", help="so many at most (100; 500 are kept)")
     parser.add_argument("--full", action="store_true", help="the whole story of each")
     options.devices(parser, "?", "only of this one")
 

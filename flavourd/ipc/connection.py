@@ -31,6 +31,9 @@ from flavourd.ipc.call import CALL, Call, Peer
 from flavourd.ipc.replies import refusal
 
 _LONGEST_CALL = 65536
+_TOO_LONG = FlavourError(
+    Code.TOO_MANY, f"a call may have {_LONGEST_CALL // 1024} KiB and no more", "name fewer devices at a time"
+)
 # These have one last reply that says all, for callers who take no more than one.
 _WITH_ONE_REPLY_TOO = ("Set", "Reset")
 
@@ -41,7 +44,7 @@ class Connection(VarlinkInterfaceServerProtocol):
         self._peer = peer
         self._call: Call | None = None
         self._sent: asyncio.Future[None] | None = None
-        self._lost = False
+        self._lost = self._shown_out = False
         self.serving: asyncio.Future[None] | None = None
 
     def gone(self) -> None:
@@ -53,10 +56,11 @@ class Connection(VarlinkInterfaceServerProtocol):
     # --- what comes in
 
     def message_received(self, data: bytes, fds: FileDescriptorArray | None) -> None:
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing() or self._shown_out:
             return
         if len(self._recv_buffer) + len(data) > _LONGEST_CALL:
-            self._show_out()
+            self._shown_out = True
+            self.send_error(refusal(_TOO_LONG)).add_done_callback(lambda _: self._show_out())
             return
         try:
             super().message_received(data, None)  # descriptors are for nobody here, and closed at once
@@ -67,6 +71,7 @@ class Connection(VarlinkInterfaceServerProtocol):
         self._show_out()
 
     def _show_out(self) -> None:
+        self._shown_out = True
         if self._transport:
             self._transport.abort()
 

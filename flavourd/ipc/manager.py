@@ -3,6 +3,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from flavourd.survey import Survey
 
 _SUCCESSES = (Kind.SWITCHED, Kind.ALREADY)
 _LAST_OUTCOMES = 100
+_NAMES = "devices are named BUS/NAME, pci/0000:65:00.0; of a PCI device the address will do"
 _KEPT_FOR_A_MONITOR = 1000  # who does not read must not cost memory without end
 
 
@@ -99,7 +101,9 @@ class Manager(VarlinkInterface, name=INTERFACE):
         if glance is None:
             raise _no_device(id_)
         binding = sysfs.binding(id_) if complete else None
-        record = journal.record(id_, set_aside=False)
+        record = None
+        with suppress(FlavourError):  # it cannot be read: the device counts as never touched
+            record = journal.record(id_, set_aside=False)
         group = self._survey.group(glance.iommu_group, flavours.proofs) if glance.iommu_group else ()
         return Description(
             device=wire.Device.of(glance, flavours, index),
@@ -188,6 +192,8 @@ class Manager(VarlinkInterface, name=INTERFACE):
         dry_run: bool | None = None,
     ) -> AsyncIterator[AnnotatedResult]:
         ids = list(dict.fromkeys(map(_device, devices)))
+        if not ids:
+            raise FlavourError(Code.BAD_NAME, "no device was named", _NAMES)
         requests = [_request(id_, flavour, candidates, force) for id_ in ids]
         if dry_run:
             yield _last(Progress(step=None, outcomes=None, plans=[await self._plan(request) for request in requests]))
@@ -257,8 +263,7 @@ def _device(text: str) -> DeviceId:
     try:
         return DeviceId.parse(text)
     except ValueError as error:
-        hint = "devices are named BUS/NAME, pci/0000:65:00.0; of a PCI device the address will do"
-        raise FlavourError(Code.BAD_NAME, f"{clip(text)!r} is no device name", hint) from error
+        raise FlavourError(Code.BAD_NAME, f"{clip(text)!r} is no device name", _NAMES) from error
 
 
 def _no_device(id_: DeviceId) -> FlavourError:

@@ -51,6 +51,9 @@ def test_a_call_as_long_as_may_be_is_answered_and_a_longer_one_ends_the_connecti
         assert len(await fits.text()) == 65536 - around
         longer = await house.caller()
         await longer.ask("Echo", text="x" * 70000)
+        told = await longer.reply()
+        assert told
+        assert (told["error"], told["parameters"]["code"]) == ("io.flavourd.Manager.Refused", "too-many")
         assert await longer.ended()
         assert len(house.desk.seen) == 1
         await house.still_serves()
@@ -180,7 +183,6 @@ def test_what_nobody_foresaw_in_a_method_is_told_as_internal_and_the_daemon_goes
         b'"text"\0',
         b"7\0",
         b"null\0",
-        b"x" * 10_000_000,
     ],
     ids=lambda garbage: repr(garbage[:12]),
 )
@@ -190,6 +192,20 @@ def test_who_sends_what_is_no_call_is_thrown_out_and_nobody_else_notices(tmp_pat
         with suppress(BrokenPipeError, ConnectionResetError):  # thrown out while he was still talking
             await caller.send(garbage)
         assert await caller.ended()
+        await house.until_inside(0)
+        await house.still_serves()
+
+    live(tmp_path, test)
+
+
+def test_who_talks_without_end_is_told_so_and_thrown_out(tmp_path: Path) -> None:
+    async def test(house: House) -> None:
+        caller = await house.caller()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            await caller.send(b"x" * 10_000_000)
+        with suppress(ConnectionResetError):  # he was still talking
+            told = await caller.reply()
+            assert told is None or told["parameters"]["code"] == "too-many"
         await house.until_inside(0)
         await house.still_serves()
 

@@ -84,7 +84,7 @@ def test_show_tells_everything_that_is_known(vm: Machine) -> None:
     ctl(vm, "set", E1000E, "vfio")
     shown = ctl(vm, "show", E1000E).out
     for words in (
-        f"pci/{E1000E} - Intel Corporation 82574L Gigabit Network Connection",
+        f"pci/{E1000E} - 82574L Gigabit Network Connection, Intel Corporation",
         "Class: Ethernet controller (020000)",
         f"Flavour: vfio ({proof(vm, E1000E)[0]})",
         "Driver: vfio-pci (module vfio_pci)",
