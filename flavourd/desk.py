@@ -52,7 +52,8 @@ class Desk:
         self._warned: tuple[str, ...] = ()
         self._taken: dict[DeviceId, int] = {}
         self._finishing = False
-        self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._looks, self._glances = asyncio.Semaphore(_LOOKS_AT_ONCE), asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._looked_at: dict[DeviceId, asyncio.Lock] = {}
         self._asleep: set[DeviceId] = set()
         self.flavours, self.changers = self._configuration()
 
@@ -115,17 +116,24 @@ class Desk:
 
     async def look(self, work: Callable[[], T]) -> T:
         """Do what only reads, and never waits for a device, in a worker. FlavourError, from the work or about it."""
-        return await self._looked(work, None)
+        async with self._glances:
+            return await self._looked(work, None)
 
     async def look_at(self, device: DeviceId, work: Callable[[], T]) -> T:
         """Do what reads one device; it may sleep in the kernel for as long as somebody else holds the device there.
 
         FlavourError(STUCK) if it does, from then on at once.
         """
-        async with self._looks:
-            if device in self.turns.stuck or device in self._asleep:
-                raise FlavourError(Code.STUCK, f"{device} is stuck in the kernel", "it heals when the kernel lets go")
-            return await self._looked(work, device)
+        alone = self._looked_at.setdefault(device, asyncio.Lock())  # one that sleeps must not take all slots
+        try:
+            async with alone, self._looks:
+                if device in self.turns.stuck or device in self._asleep:
+                    hint = "it heals when the kernel lets go"
+                    raise FlavourError(Code.STUCK, f"{device} is stuck in the kernel", hint)
+                return await self._looked(work, device)
+        finally:
+            if not alone.locked():
+                self._looked_at.pop(device, None)
 
     async def _looked(self, work: Callable[[], T], device: DeviceId | None) -> T:
         try:

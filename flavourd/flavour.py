@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Flavours as values: a flavour is a named universe of drivers, told wholly by data (config/flavours.yaml)."""
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -98,10 +99,20 @@ class Flavours:
 
     def named(self, name: str) -> Flavour:
         if name not in self.flavours:
-            raise FlavourError(
-                Code.UNKNOWN_FLAVOUR, f"there is no flavour {clip(name)!r}", f"known flavours: {', '.join(self.names)}"
-            )
+            hint = f"known flavours: {', '.join(self.names)}"
+            close = self._of_driver(name) or difflib.get_close_matches(name.lower(), self.names, n=1)
+            if close:
+                hint = f"did you mean {close[0]!r}? {hint}"
+            raise FlavourError(Code.UNKNOWN_FLAVOUR, f"there is no flavour {clip(name)!r}", hint)
         return self.flavours[name]
+
+    def _of_driver(self, name: str) -> list[str]:
+        """Flavours whose universal driver or module this is: other tools want a driver's name."""
+        return [
+            flavour
+            for flavour, told in self.flavours.items()
+            if any(name in (bus.universal.driver, bus.universal.module) for bus in told.buses.values())
+        ]
 
     def of_alias_prefix(self, prefix: str) -> str:
         """Name of the flavour whose aliases begin with `prefix:`, as in a modalias request `vfio_pci:v00008086d…`."""

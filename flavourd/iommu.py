@@ -6,15 +6,21 @@ A group is viable while no member has a driver that does its own DMA
 group fails: that has to be told.
 """
 
-from flavourd.device import Device, GroupMember
+from collections.abc import Collection
+
+from flavourd.device import Device, DeviceId, GroupMember
 
 # Drivers with `driver_managed_dma` that are no vfio drivers.
 _NO_DMA_OF_THEIR_OWN = frozenset({"pci-stub", "pcieport"})
 
 
-def blockers(device: Device) -> tuple[GroupMember, ...]:
-    """The other members of the device's group that keep it from being viable."""
-    return tuple(member for member in device.group_members if keeps_closed(member.driver, claimed=member.claimed))
+def blockers(device: Device, beside: Collection[DeviceId] = ()) -> tuple[GroupMember, ...]:
+    """The other members of the device's group that keep it from being viable; beside: those that are on their way."""
+    return tuple(
+        member
+        for member in device.group_members
+        if keeps_closed(member.driver, claimed=member.claimed) and member.id not in beside
+    )
 
 
 def keeps_closed(driver: str | None, *, claimed: bool) -> bool:
@@ -22,9 +28,9 @@ def keeps_closed(driver: str | None, *, claimed: bool) -> bool:
     return driver is not None and not claimed and driver not in _NO_DMA_OF_THEIR_OWN
 
 
-def viability_note(device: Device) -> str | None:
+def viability_note(device: Device, beside: Collection[DeviceId] = ()) -> str | None:
     """What to tell about a device that is bound while its group cannot be opened; None if all is well."""
-    if not (standing := blockers(device)):
+    if not (standing := blockers(device, beside)):
         return None
     names = ", ".join(f"{member.id} ({member.driver})" for member in standing)
     return (

@@ -27,7 +27,8 @@ class Request:
     the uevent that brought the request, growing with time for each device; 0 for requests that no uevent brought.
 
     candidates: modules to be tried, in this order and no other; empty: those that the kernel's tables give. force:
-    names of guards to be passed over (see plan.GUARDS). asker: who is at the other end of the control socket.
+    names of guards to be passed over (see plan.GUARDS). beside: other devices that are asked for in the same breath,
+    and told of by outcomes of their own. asker: who is at the other end of the control socket.
     """
 
     device: DeviceId
@@ -37,6 +38,7 @@ class Request:
     seqnum: int = 0
     candidates: tuple[str, ...] = ()
     force: frozenset[str] = frozenset()
+    beside: frozenset[DeviceId] = frozenset()
     asker: str | None = None
 
     def __str__(self) -> str:

@@ -64,7 +64,7 @@ class Switch:
         for candidate in self._plan.candidates:
             driver, refusal = self._driver_of(candidate)
             if driver and not (refusal := self._try(driver, candidate)):
-                note = viability_note(self._plan.device)
+                note = viability_note(self._plan.device, self._plan.request.beside)
                 return self._outcome(
                     Kind.SWITCHED, candidate=candidate, notes=(*self._plan.notes, *filter(None, (note,)))
                 )

@@ -120,7 +120,7 @@ class Turns:
 
         try:
             worker = Worker(self._begin(request), told)
-            told(Step(What.BEGUN, f"begun by worker {worker.pid}"))
+            told(Step(What.BEGUN, "reading the device"))
             return worker
         except OSError as error:  # no memory, no processes, a full /run
             hint = "free what it names, then ask again"

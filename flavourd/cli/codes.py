@@ -14,7 +14,8 @@ def codes() -> list[str]:
 
 
 def section(word: str) -> str | None:
-    """The text about a code. About a kind or an origin: the paragraph before all sections that names it."""
+    """The text about a code, in any case. About a kind or an origin: the introductory paragraph that names it."""
+    word = word.lower()
     introduction = _document().partition("\n## ")[0]
     named = [paragraph for paragraph in introduction.split("\n\n") if f"`{word}`" in paragraph]
     return _sections().get(word) or "\n\n".join(named) or None

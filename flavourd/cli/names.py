@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _GLOB = "*?["
 _NEAR = 3
-_WHICH = "flavourctl list tells which there are"
+_WHICH = "flavourctl list tells which there are; a flavour's devices have no interfaces and disks"
 
 
 class Names:
@@ -88,7 +88,14 @@ class Names:
         """A hint at what is spelt nearly like a word: of each device the name that is nearest."""
         from difflib import get_close_matches
 
-        owner = {name: str(device.get("id")) for device in self.devices for name in called(device)}
+        # Whoever gets an address wrong means a card near it; another slot that looks alike may be the host's disk.
+        slot = (address(word) or "").rpartition(".")[0]
+        owner = {
+            name: str(device.get("id"))
+            for device in self.devices
+            for name in called(device)
+            if str(device.get("id")).startswith(slot)
+        }
         owner |= {name: name for name in self._others}
         nearest: dict[str, str] = {}
         for name in get_close_matches(word, owner, n=4 * _NEAR):

@@ -67,15 +67,14 @@ def dry_run(parser: argparse.ArgumentParser) -> None:
 
 def host(text: str) -> str:
     if not text:  # a variable that is not set in a script must not mean this host
-        raise ValueError
+        raise argparse.ArgumentTypeError("the name of a host is expected")
     return text
 
 
 def count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError("a number from 1 on is expected")
+    return int(text)
 
 
 def completed(action: argparse.Action, function: str) -> argparse.Action:

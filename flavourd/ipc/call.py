@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _UCRED = struct.Struct("=iII")
 _SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for it
@@ -56,6 +59,12 @@ class Call:
         """The caller has gone."""
         for act in () if self.oneway else tuple(self._acts):
             act()
+
+
+def one_reply_too(method: F) -> F:
+    """Mark a method of several replies whose last one says all, for callers who take no more than one."""
+    method.one_reply_too = True  # type: ignore[attr-defined]
+    return method
 
 
 CALL: ContextVar[Call] = ContextVar("call")

@@ -27,15 +27,13 @@ from asyncvarlink.serviceinterface import ExpectedMore, InvalidParameter
 
 from flavourd import logs
 from flavourd.errors import Code, FlavourError
-from flavourd.ipc.call import CALL, Call, Peer
+from flavourd.ipc.call import CALL, Call, Peer, one_reply_too
 from flavourd.ipc.replies import refusal
 
 _LONGEST_CALL = 65536
 _TOO_LONG = FlavourError(
     Code.TOO_MANY, f"a call may have {_LONGEST_CALL // 1024} KiB and no more", "name fewer devices at a time"
 )
-# These have one last reply that says all, for callers who take no more than one.
-_WITH_ONE_REPLY_TOO = ("Set", "Reset")
 
 
 class Connection(VarlinkInterfaceServerProtocol):
@@ -84,6 +82,8 @@ class Connection(VarlinkInterfaceServerProtocol):
         gone = self._lost or self._transport is None or self._transport.is_closing()
         if gone and obj.get("oneway") is not True:
             return None
+        if obj.get("parameters", {}) is None:  # so do some libraries write that there are none
+            obj = {**obj, "parameters": {}}
         self.serving = asyncio.ensure_future(self._until_sent(super().request_received(obj, fds)))
         return self.serving
 
@@ -103,7 +103,7 @@ class Connection(VarlinkInterfaceServerProtocol):
         if not signature.more:
             served: asyncio.Future[None] | None = super().call_received(call, fds)
             return served
-        if not call.more and call.method_name not in _WITH_ONE_REPLY_TOO:
+        if not call.more and not hasattr(method, one_reply_too.__name__):
             raise ExpectedMore
         try:
             parameters = signature.parameter_type.fromjson(call.parameters)

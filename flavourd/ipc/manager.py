@@ -2,7 +2,7 @@
 """The methods of io.flavourd.Manager; the interface file beside this one says what each means."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -19,7 +19,7 @@ from flavourd.device import DeviceId, Glance
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT, Flavours, clip
 from flavourd.ipc import wire
-from flavourd.ipc.call import CALL
+from flavourd.ipc.call import CALL, one_reply_too
 from flavourd.ipc.feed import Feed
 from flavourd.ipc.history import History
 from flavourd.ipc.replies import INTERFACE, Description, News, NotDone, NotPermitted, Progress, Refused, Standing
@@ -31,6 +31,7 @@ from flavourd.survey import Survey
 
 _SUCCESSES = (Kind.SWITCHED, Kind.ALREADY)
 _LAST_OUTCOMES = 100
+_LONGEST_WORD = 500  # as by a uevent; a modalias fits
 _NAMES = "devices are named BUS/NAME, pci/0000:65:00.0; of a PCI device the address will do"
 _KEPT_FOR_A_MONITOR = 1000  # who does not read must not cost memory without end
 
@@ -181,6 +182,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
 
     # --- changing
 
+    @one_reply_too
     @varlinkmethod(return_type=Progress)
     async def Set(
         self,
@@ -194,7 +196,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         ids = list(dict.fromkeys(map(_device, devices)))
         if not ids:
             raise FlavourError(Code.BAD_NAME, "no device was named", _NAMES)
-        requests = [_request(id_, flavour, candidates, force) for id_ in ids]
+        requests = [_request(id_, flavour, candidates, force, ids) for id_ in ids]
         if dry_run:
             yield _last(Progress(step=None, outcomes=None, plans=[await self._plan(request) for request in requests]))
             return
@@ -204,6 +206,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         async for progress in self._carry_out(requests):
             yield progress
 
+    @one_reply_too
     @varlinkmethod(return_type=Progress)
     async def Reset(self, *, devices: list[str], dry_run: bool | None = None) -> AsyncIterator[AnnotatedResult]:
         async for progress in self.Set(devices=devices, flavour=DEFAULT, dry_run=dry_run):
@@ -270,7 +273,17 @@ def _no_device(id_: DeviceId) -> FlavourError:
     return FlavourError(Code.NO_DEVICE, f"there is no device {id_}", "flavourctl list has those that there are")
 
 
-def _request(id_: DeviceId, flavour: str, candidates: list[str] | None, force: list[str] | None) -> Request:
+def _request(
+    id_: DeviceId,
+    flavour: str,
+    candidates: list[str] | None,
+    force: list[str] | None,
+    all_: Iterable[DeviceId] = (),
+) -> Request:
+    if len(flavour) > _LONGEST_WORD or not flavour.isprintable():
+        raise FlavourError(
+            Code.UNKNOWN_FLAVOUR, f"{clip(flavour)!r} is no flavour's name", "flavourctl status has them"
+        )
     return Request(
         id_,
         flavour,
@@ -278,6 +291,7 @@ def _request(id_: DeviceId, flavour: str, candidates: list[str] | None, force: l
         uuid=str(uuid4()),
         candidates=tuple(candidates or ()),
         force=frozenset(force or ()),
+        beside=frozenset(all_) - {id_},
         asker=str(CALL.get().peer),
     )
 

@@ -195,7 +195,7 @@ class Plan:
             driver=snapshot.binding.driver,
             target=planned.target.driver if planned.target else None,
             iommu_group=snapshot.iommu_group,
-            blockers=[f"{member.id} ({member.driver})" for member in blockers(snapshot)],
+            blockers=[f"{member.id} ({member.driver})" for member in blockers(snapshot, planned.request.beside)],
             notes=list(planned.notes),
             code=None,
             message="",

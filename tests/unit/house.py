@@ -17,7 +17,7 @@ from asyncvarlink import AnnotatedResult, VarlinkInterface, VarlinkInterfaceRegi
 from systemd import journal
 
 from flavourd.errors import Code, FlavourError
-from flavourd.ipc.call import CALL
+from flavourd.ipc.call import CALL, one_reply_too
 from flavourd.ipc.door import Door
 
 _DEADLINE = 60  # far more than any of this takes
@@ -87,6 +87,7 @@ class Desk(VarlinkInterface, name="test.flavourd.Desk"):
         finally:
             self.shut.set()
 
+    @one_reply_too
     @varlinkmethod(return_type=Text)
     async def Set(self, *, text: str) -> AsyncIterator[AnnotatedResult]:  # noqa: N802
         self.seen.append(text)

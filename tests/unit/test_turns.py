@@ -225,7 +225,7 @@ def test_steps_are_told_in_order_first_those_of_the_turn_then_the_workers_own() 
             own = [step for wanted, step in seen if wanted == name]
             assert [step.what for step in own] == [What.WAITING, What.BEGUN, *[What.BINDING] * 3, What.REFUSED]
             assert [step.text for step in own][2:5] == [f"{name} {number}" for number in range(3)]
-            assert own[1].text.startswith("begun by worker ")
+            assert own[1].text == "reading the device"
         assert [wanted for wanted, step in seen if step.what is not What.WAITING] == ["a"] * 5 + ["b"] * 5
 
     run(test)

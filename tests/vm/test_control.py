@@ -56,9 +56,12 @@ def test_list_has_every_pci_device_with_what_stands_on_it(vm: Machine) -> None:
 
 
 def test_list_knows_pf_vfs_and_the_disks_of_an_nvme_with_multipath(vm: Machine) -> None:
-    pf = vm.plug_nvme(vfs=2)
+    pf = vm.plug_nvme(vfs=2, disk=True)
+    vm.wait_for("test -e /sys/class/block/nvme0n1")
+    assert "/devices/virtual/nvme-subsystem/" in vm.run("readlink -f /sys/class/block/nvme0n1").out
     devices = {device["id"]: device for device in call(vm, "List").last["devices"]}
     assert devices[f"pci/{pf}"]["vfs"] == 2
+    assert devices[f"pci/{pf}"]["disks"] == ["nvme0n1"]
     for vf in vm.virtual_functions(pf):
         assert devices[f"pci/{vf}"]["pf"] == f"pci/{pf}"
 
@@ -402,7 +405,7 @@ def test_of_a_stuck_device_everything_that_can_be_known_is_still_told(vm: Machin
 
 
 _CROWD = """
-import concurrent.futures, json, socket, sys, time
+import concurrent.futures, json, socket, threading, time
 def ask(method):
     with socket.socket(socket.AF_UNIX) as s:
         s.connect("/run/flavourd/io.flavourd")
@@ -417,19 +420,24 @@ def timed(method="Status"):
     began = time.monotonic(); assert "parameters" in ask(method); return time.monotonic() - began
 def median(values): return sorted(values)[len(values) // 2]
 alone = [timed() for _ in range(20)]
-garbage = socket.socket(socket.AF_UNIX); garbage.connect("/run/flavourd/io.flavourd")
-closed = False
-try:
-    for _ in range(160): garbage.sendall(b"x" * 65536)
-except OSError: closed = True
-during_garbage = [timed() for _ in range(5)]
+closed = []
+def vandal():
+    while len(closed) < 20:
+        with socket.socket(socket.AF_UNIX) as garbage:
+            garbage.connect("/run/flavourd/io.flavourd")
+            try:
+                for _ in range(160): garbage.sendall(b"x" * 65536)
+            except OSError: closed.append(True)
+thread = threading.Thread(target=vandal); thread.start()
+during_garbage = []
+while thread.is_alive(): during_garbage.append(timed())
 with concurrent.futures.ThreadPoolExecutor(200) as pool:
-    crowd = [pool.submit(ask, "List") for _ in range(200)]
+    crowd = [pool.submit(ask, ("List", "History")[n % 2]) for n in range(200)]
     meanwhile = []
     while not all(c.done() for c in crowd): meanwhile.append(timed())
-answered = sum(bool(c.result() and c.result()["parameters"]["devices"]) for c in crowd)
+answered = sum(bool(c.result() and "parameters" in c.result()) for c in crowd)
 print(json.dumps({"alone": median(alone), "garbage": median(during_garbage), "meanwhile": median(meanwhile),
-                  "worst": max(meanwhile), "closed": closed, "answered": answered}))
+                  "worst": max(meanwhile), "closed": len(closed), "answered": answered}))
 """
 
 
@@ -437,7 +445,7 @@ def test_two_hundred_callers_and_ten_megabytes_of_garbage_leave_it_responsive(vm
     pid = daemon(vm)
     told = json.loads(vm.run(["python3", "-c", _CROWD], timeout=300).out)
     print(f"latency of another caller's Status, in seconds: {told}")
-    assert told["closed"], "who sends garbage is shown out"
+    assert told["closed"] == 20, "who sends garbage is shown out"
     assert told["answered"] == 200
     assert told["worst"] < 5
     assert daemon(vm) == pid
