@@ -42,7 +42,7 @@ class Switching:
             self._progress.show(f"{done}{device}: {step.get('text')}")
         for outcome in told.get("outcomes") or []:
             device = str(outcome.get("device"))
-            if device not in self._outcomes:
+            if self._outcomes.get(device) != outcome:  # one that was stuck may have another in the end
                 self._outcomes[device] = outcome
                 self.be_quiet()
                 if self._screen:

@@ -2,37 +2,32 @@
 """The methods of io.flavourd.Manager; the interface file beside this one says what each means."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
-from uuid import uuid4
 
 from asyncvarlink import AnnotatedResult, VarlinkInterface, varlinkmethod
 
 from flavourd import __version__
 from flavourd.answer import explain
 from flavourd.desk import Desk
-from flavourd.device import DeviceId, Glance
+from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
-from flavourd.flavour import DEFAULT, Flavours, clip
-from flavourd.ipc import wire
+from flavourd.flavour import DEFAULT
+from flavourd.ipc import asked, looks, wire
 from flavourd.ipc.call import CALL, one_reply_too
 from flavourd.ipc.feed import Feed
 from flavourd.ipc.history import History
 from flavourd.ipc.replies import INTERFACE, Description, News, NotDone, NotPermitted, Progress, Refused, Standing
-from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind
-from flavourd.request import Origin, Request
+from flavourd.request import Request
 from flavourd.step import What
 from flavourd.survey import Survey
 
 _SUCCESSES = (Kind.SWITCHED, Kind.ALREADY)
 _LAST_OUTCOMES = 100
-_LONGEST_WORD = 500  # as by a uevent; a modalias fits
-_NAMES = "devices are named BUS/NAME, pci/0000:65:00.0; of a PCI device the address will do"
 _KEPT_FOR_A_MONITOR = 1000  # who does not read must not cost memory without end
 
 
@@ -77,45 +72,23 @@ class Manager(VarlinkInterface, name=INTERFACE):
         async with self._listing:
             self._next_list = None
             flavours, index = self._desk.flavours, self._desk.index()
-            return await self._desk.look(partial(_devices, self._survey, flavours, index))
+            return await self._desk.look(partial(looks.all_devices, self._survey, flavours, index))
 
     @varlinkmethod
     async def Describe(self, *, device: str) -> Description:
-        id_ = _device(device)
-        look = partial(self._describe, id_, self._desk.flavours, self._desk.index())
+        id_, desk = asked.device(device), self._desk
+        look = partial(looks.description, id_, desk.host, self._survey, desk.flavours, desk.index())
         try:
-            if id_ in self._desk.turns.steps:
+            if id_ in desk.turns.steps:
                 raise FlavourError(Code.STUCK, f"{id_} is being switched")
-            description: Description = await self._desk.look_at(id_, partial(look, complete=True))
+            description: Description = await desk.look_at(id_, partial(look, complete=True))
         except FlavourError as error:
             if error.code is not Code.STUCK:
                 raise
-            description = await self._desk.look(partial(look, complete=False))
+            description = await desk.look(partial(look, complete=False))
         description["device"] = self._with_state(description["device"])
         description["last"] = next(iter(self._history.last(1, str(id_))), None)
         return description
-
-    def _describe(self, id_: DeviceId, flavours: Flavours, index: ModuleIndex, *, complete: bool) -> Description:
-        """In a worker. complete: also what takes the device's lock in the kernel."""
-        sysfs, journal = self._desk.host.sysfs, self._desk.host.journal
-        glance = self._survey.glance(id_, flavours.proofs)
-        if glance is None:
-            raise _no_device(id_)
-        binding = sysfs.binding(id_) if complete else None
-        record = None
-        with suppress(FlavourError):  # it cannot be read: the device counts as never touched
-            record = journal.record(id_, set_aside=False)
-        group = self._survey.group(glance.iommu_group, flavours.proofs) if glance.iommu_group else ()
-        return Description(
-            device=wire.Device.of(glance, flavours, index),
-            complete=complete,
-            modalias=glance.modalias,
-            module=binding.module if binding else None,
-            override=binding.override if binding else None,
-            members=[str(member.id) for member in group],
-            record=wire.Record.of(record) if record and record.instance == sysfs.instance(id_) else None,
-            last=None,
-        )
 
     @varlinkmethod(return_parameter="plans")
     async def Explain(
@@ -126,9 +99,10 @@ class Manager(VarlinkInterface, name=INTERFACE):
         candidates: list[str] | None = None,
         force: list[str] | None = None,
     ) -> list[wire.Plan]:
-        id_ = _device(device)
+        id_ = asked.device(device)
         flavours = [flavour] if flavour is not None else [*self._desk.flavours.flavours, DEFAULT]
-        return [await self._plan(_request(id_, name, candidates, force)) for name in flavours]
+        requests = [request for name in flavours for request in asked.requests([id_], name, candidates, force)]
+        return [await self._plan(request) for request in requests]
 
     async def _plan(self, request: Request) -> wire.Plan:
         work = partial(explain, request, self._desk.host, self._desk.flavours, self._desk.index())
@@ -143,7 +117,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
     async def History(self, *, device: str | None = None, limit: int | None = None) -> list[wire.Outcome]:
         await self._turn()
         most = _LAST_OUTCOMES if limit is None else limit
-        return self._history.last(most, str(_device(device)) if device is not None else None)
+        return self._history.last(most, str(asked.device(device)) if device is not None else None)
 
     @varlinkmethod
     def Status(self) -> Standing:
@@ -193,16 +167,14 @@ class Manager(VarlinkInterface, name=INTERFACE):
         force: list[str] | None = None,
         dry_run: bool | None = None,
     ) -> AsyncIterator[AnnotatedResult]:
-        ids = list(dict.fromkeys(map(_device, devices)))
-        if not ids:
-            raise FlavourError(Code.BAD_NAME, "no device was named", _NAMES)
-        requests = [_request(id_, flavour, candidates, force, ids) for id_ in ids]
+        requests = asked.requests(asked.devices(devices), flavour, candidates, force)
         if dry_run:
             yield _last(Progress(step=None, outcomes=None, plans=[await self._plan(request) for request in requests]))
             return
         self._check_may_change("switch devices")
-        if missing := [id_ for id_ in ids if not self._desk.host.sysfs.exists(id_)]:
-            raise _no_device(missing[0])
+        for request in requests:
+            if not self._desk.host.sysfs.exists(request.device):
+                raise asked.no_device(request.device)
         async for progress in self._carry_out(requests):
             yield progress
 
@@ -215,17 +187,20 @@ class Manager(VarlinkInterface, name=INTERFACE):
     async def _carry_out(self, requests: list[Request]) -> AsyncIterator[AnnotatedResult]:
         uuids = {request.uuid for request in requests}
         withdraw = partial(self._desk.turns.withdraw, requests)
-        outcomes: list[wire.Outcome] = []
+        told: dict[str | None, wire.Outcome] = {}  # of one that was stuck, what came of it in the end
         with self._feed.listen(lambda event: event.uuid in uuids) as listener, CALL.get().if_gone(withdraw):
             for request in requests:
                 self._desk.ask(request)
-            while len(outcomes) < len(requests):
+            while len(told) < len(requests):
                 match await listener.next():
                     case wire.Outcome() as outcome:
-                        outcomes.append(outcome)
+                        told[outcome.uuid] = outcome
                         yield _more(Progress(step=None, outcomes=[outcome], plans=None))
+                    case None:
+                        raise FlavourError(Code.STOPPING, "flavourd is being stopped", "ask again when it is back")
                     case step:
                         yield _more(Progress(step=step, outcomes=None, plans=None))
+        outcomes = list(told.values())
         if failed := next((outcome for outcome in outcomes if outcome.kind not in _SUCCESSES), None):
             code, sentence = failed.code or Code.INTERNAL, failed.headline
             raise NotDone(code=code, message=sentence, hint=failed.hint, outcomes=cast(Any, outcomes))
@@ -254,46 +229,6 @@ class Manager(VarlinkInterface, name=INTERFACE):
             return device
         state = "stuck" if id_ in turns.stuck else "waiting" if step.what is What.WAITING else "switching"
         return replace(device, state=state, step=step.text)
-
-
-def _devices(survey: Survey, flavours: Flavours, index: ModuleIndex) -> list[wire.Device]:
-    buses = {bus for flavour in flavours.flavours.values() for bus in flavour.buses}
-    glances: tuple[Glance, ...] = survey.glances(buses, flavours.proofs)
-    return [wire.Device.of(glance, flavours, index) for glance in glances]
-
-
-def _device(text: str) -> DeviceId:
-    try:
-        return DeviceId.parse(text)
-    except ValueError as error:
-        raise FlavourError(Code.BAD_NAME, f"{clip(text)!r} is no device name", _NAMES) from error
-
-
-def _no_device(id_: DeviceId) -> FlavourError:
-    return FlavourError(Code.NO_DEVICE, f"there is no device {id_}", "flavourctl list has those that there are")
-
-
-def _request(
-    id_: DeviceId,
-    flavour: str,
-    candidates: list[str] | None,
-    force: list[str] | None,
-    all_: Iterable[DeviceId] = (),
-) -> Request:
-    if len(flavour) > _LONGEST_WORD or not flavour.isprintable():
-        raise FlavourError(
-            Code.UNKNOWN_FLAVOUR, f"{clip(flavour)!r} is no flavour's name", "flavourctl status has them"
-        )
-    return Request(
-        id_,
-        flavour,
-        Origin.VARLINK,
-        uuid=str(uuid4()),
-        candidates=tuple(candidates or ()),
-        force=frozenset(force or ()),
-        beside=frozenset(all_) - {id_},
-        asker=str(CALL.get().peer),
-    )
 
 
 def _more(parameters: Progress | News) -> AnnotatedResult:
