@@ -90,16 +90,16 @@ class Machine:
         self.qemu.wait_event("DEVICE_DELETED", device=id)
         self.wait_for(f"! test -e {_SYSFS}/{self._plugged.pop(id)}")
 
-    def plug_nvme(self, vfs: int = 0, *, disk: bool = False) -> str:
-        """Plug an SR-IOV NVMe controller, make so many of its 8 VFs once nvme has it, and return its address.
+    def plug_disk(self) -> str:
+        """Plug an NVMe controller with a disk of 1 MiB that holds nothing, nvme0n1, and return its address."""
+        node = {"driver": "null-co", "node-name": "nothing", "size": 1 << 20, "read-zeroes": True}
+        self.qmp("blockdev-add", **node)
+        address = self.plug("nvme", serial="disk", drive="nothing")
+        self.wait_for("test -e /sys/class/block/nvme0n1")
+        return address
 
-        disk: with a namespace of 1 MiB that holds nothing.
-        """
-        namespace = {}
-        if disk:
-            node = {"driver": "null-co", "node-name": "nothing", "size": 1 << 20, "read-zeroes": True}
-            self.qmp("blockdev-add", **node)
-            namespace["drive"] = "nothing"
+    def plug_nvme(self, vfs: int = 0) -> str:
+        """Plug an SR-IOV NVMe controller, make so many of its 8 VFs once nvme has it, and return its address."""
         address = self.plug(
             "nvme",
             serial="flavourd",
@@ -107,7 +107,6 @@ class Machine:
             sriov_max_vfs=8,
             sriov_vq_flexible=16,
             sriov_vi_flexible=8,
-            **namespace,
         )
         self.wait_for(f"readlink {_SYSFS}/{address}/driver | grep -qx '.*/nvme'")
         if vfs:
