@@ -96,7 +96,7 @@ def _carry_out(planned: Plan, record: Record | None, host: Host, tell: Tell) -> 
     if planned.already:
         _settle(planned, planned.original, outcome := _already(planned), record, host)
         return outcome
-    host.journal.save(_begun(planned))
+    host.journal.save(_begun(planned, record))
     switch = Switch(planned, host.sysfs, host.kmod, host.kmsg(planned.device.id), tell)
     outcome = switch.run()
     _settle(planned, switch.original, outcome, record, host)
@@ -150,7 +150,7 @@ def _already(planned: Plan) -> Outcome:
     )
 
 
-def _begun(planned: Plan) -> Record:
+def _begun(planned: Plan, before: Record | None) -> Record:
     return Record(
         device=planned.device.id,
         instance=planned.device.instance,
@@ -160,6 +160,7 @@ def _begun(planned: Plan) -> Record:
         unfinished=True,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         origin=planned.request.origin,
+        interfaces=before.interfaces if before else planned.device.interfaces,
     )
 
 
@@ -168,14 +169,16 @@ def _settle(planned: Plan, original: Binding, outcome: Outcome, before: Record |
     device, journal = planned.device.id, host.journal
     match outcome.kind:
         case Kind.SWITCHED if planned.flavour != DEFAULT:
-            journal.save(replace(_begun(planned), original=original, override=outcome.driver, unfinished=False))
+            done = _begun(planned, before)
+            journal.save(replace(done, original=original, override=outcome.driver, unfinished=False))
         case Kind.ALREADY if before and planned.flavour != DEFAULT:
             if before.unfinished or before.flavour != planned.flavour:
                 override = planned.device.binding.override
                 journal.save(replace(before, flavour=planned.flavour, override=override, unfinished=False))
         case Kind.BROKEN:  # `default` may still bring the original back, once the kernel lets it
             override = host.sysfs.override(device)
-            journal.save(replace(_begun(planned), original=original, override=override, unfinished=False))
+            done = _begun(planned, before)
+            journal.save(replace(done, original=original, override=override, unfinished=False))
         case Kind.UNDONE | Kind.REFUSED if before and not before.unfinished and planned.original == before.original:
             journal.save(before)
         case _:

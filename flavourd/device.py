@@ -66,7 +66,8 @@ class Device:
     it has a driver_override attribute. bridge: PCI bridge, which no vfio driver takes. releasing: a driver's remove()
     has not returned yet, though the `driver` link is gone. noiommu: vfio would take it without an IOMMU group.
     proofs: pairs of proof directory (`vfio-dev`) and the names in it (`vfio0`). parent: for what has no
-    driver_override (an interface, a disk) the closest device above it that has one.
+    driver_override (an interface, a disk) the closest device above it that has one. interfaces: network interfaces of
+    its own or of its virtio device.
     """
 
     id: DeviceId
@@ -81,6 +82,7 @@ class Device:
     group_members: tuple[GroupMember, ...] = ()
     proofs: tuple[tuple[str, tuple[str, ...]], ...] = ()
     parent: DeviceId | None = None
+    interfaces: tuple[str, ...] = ()
 
     def proof(self, directory: str) -> tuple[str, ...]:
         return dict(self.proofs).get(directory, ())

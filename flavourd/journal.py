@@ -59,13 +59,15 @@ class Journal:
     def drop(self, device: DeviceId) -> None:
         self._record_file(device).unlink(missing_ok=True)
 
+    def records(self) -> Iterator[Record]:
+        """Of all devices that have one; what cannot be read is told when its device is asked for."""
+        for file in sorted(self._records.glob("[!.]*.json")):
+            with suppress(OSError, ValueError):
+                yield Record.from_json(file.read_text(encoding="utf-8"))
+
     def unfinished(self) -> Iterator[Record]:
         """Of the devices whose worker died in the middle of a switch, or is still at it."""
-        for file in sorted(self._records.glob("[!.]*.json")):
-            with suppress(OSError, ValueError):  # told when the device is asked for
-                record = Record.from_json(file.read_text(encoding="utf-8"))
-                if record.unfinished:
-                    yield record
+        return (record for record in self.records() if record.unfinished)
 
     # --- requests
 

@@ -14,6 +14,8 @@ class Record:
     instance: of the device (see Device); other hardware that takes its address later has another one, and the record
     does not hold for it.
 
+    interfaces: network interfaces that the device had then; people go on to call it by them.
+
     unfinished: a switch to `flavour` began and its end was not written down. since: ISO 8601, UTC.
     """
 
@@ -25,6 +27,7 @@ class Record:
     unfinished: bool = False
     since: str = ""
     origin: str = ""
+    interfaces: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1) + "\n"
@@ -35,11 +38,16 @@ class Record:
         try:
             values = json.loads(text)
             record = cls(
-                **{**values, "device": DeviceId(**values["device"]), "original": Binding(**values["original"])},
+                **{
+                    **values,
+                    "device": DeviceId(**values["device"]),
+                    "original": Binding(**values["original"]),
+                    "interfaces": tuple(values.get("interfaces", ())),
+                },
             )
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(str(error)) from error
-        texts = (record.flavour, record.since, record.origin, record.device.bus, record.device.name)
+        texts = (record.flavour, record.since, record.origin, record.device.bus, record.device.name, *record.interfaces)
         optional = (record.override, record.original.driver, record.original.module, record.original.override)
         if not all(isinstance(text, str) for text in texts) or not all(
             isinstance(text, str | None) for text in optional

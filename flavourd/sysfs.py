@@ -50,6 +50,7 @@ class Sysfs:
             group_members=tuple(self._group_members(path, proofs)) if group else (),
             proofs=tuple((name, entries(path / name)) for name in proofs),
             parent=None if overridable else _overridable_above(path),
+            interfaces=_interfaces(path),
         )
 
     def exists(self, device: DeviceId) -> bool:
@@ -172,6 +173,11 @@ def link_name(link: Path | str) -> str | None:
 def device_id(path: Path | str) -> DeviceId | None:
     bus = link_name(f"{path}/subsystem")
     return DeviceId(bus, os.path.realpath(path).rpartition("/")[2]) if bus else None
+
+
+def _interfaces(path: Path) -> tuple[str, ...]:
+    below = ["", *(f"{name}/" for name in entries(path) if name.startswith("virtio"))]
+    return tuple(name for place in below for name in entries(f"{path}/{place}net"))
 
 
 def _overridable_above(path: Path) -> DeviceId | None:

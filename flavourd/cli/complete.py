@@ -28,6 +28,7 @@ def _devices(client: Client) -> Iterator[str]:
     for device in client.call("List").get("devices") or []:
         yield str(device.get("id")).partition("/")[2]
         yield from device.get("interfaces") or []
+        yield from device.get("interfaces_before") or []
         yield from device.get("disks") or []
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _GLOB = "*?["
 _NEAR = 3
-_WHICH = "flavourctl list tells which there are; a flavour's devices have no interfaces and disks"
+_WHICH = "flavourctl list tells which there are"
 
 
 class Names:
@@ -110,6 +110,7 @@ def called(device: Json) -> Iterator[str]:
     bare = whole.partition("/")[2]
     yield from (whole, bare, bare.removeprefix("0000:"))
     yield from device.get("interfaces") or []
+    yield from device.get("interfaces_before") or []
     yield from device.get("disks") or []
 
 

@@ -47,8 +47,7 @@ def _lines(screen: Screen, known: Json, names: Names) -> Iterator[str]:
             ("Variants", [f"{flavour}: {', '.join(found)}" for flavour, found in texts.variants(device).items()]),
             ("IOMMU group", _group(known, device, names)),
             ("SR-IOV", _sriov(device)),
-            ("Interfaces", ", ".join(device.get("interfaces") or [])),
-            ("Disks", ", ".join(device.get("disks") or [])),
+            ("Names", texts.names_on(device)),
             ("Record", _record(known.get("record") or {})),
             ("Last", _last(screen, known.get("last"))),
         ]

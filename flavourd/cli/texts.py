@@ -33,8 +33,9 @@ def variants(device: Json) -> dict[str, list[str]]:
 
 
 def names_on(device: Json) -> str:
-    """Its interfaces and disks."""
-    return ",".join([*(device.get("interfaces") or []), *(device.get("disks") or [])])
+    """Its interfaces and disks; in brackets those that it had."""
+    now = [*(device.get("interfaces") or []), *(device.get("disks") or [])]
+    return ",".join([*now, *(f"({name})" for name in device.get("interfaces_before") or [] if name not in now)])
 
 
 def outcome(screen: Screen, told: Json) -> Iterator[str]:

@@ -14,9 +14,17 @@ from flavourd.module_index import ModuleIndex
 from flavourd.survey import Survey
 
 
-def all_devices(survey: Survey, flavours: Flavours, index: ModuleIndex) -> list[wire.Device]:
+def all_devices(host: Host, survey: Survey, flavours: Flavours, index: ModuleIndex) -> list[wire.Device]:
     buses = {bus for flavour in flavours.flavours.values() for bus in flavour.buses}
-    return [wire.Device.of(glance, flavours, index) for glance in survey.glances(buses, flavours.proofs)]
+    kept = {
+        record.device: record
+        for record in host.journal.records()
+        if record.instance == host.sysfs.instance(record.device)
+    }
+    return [
+        wire.Device.of(glance, flavours, index, kept.get(glance.id))
+        for glance in survey.glances(buses, flavours.proofs)
+    ]
 
 
 def description(
@@ -29,15 +37,16 @@ def description(
     binding = host.sysfs.binding(id_) if complete else None
     record = None
     with suppress(FlavourError):  # it cannot be read: the device counts as never touched
-        record = host.journal.record(id_, set_aside=False)
+        found = host.journal.record(id_, set_aside=False)
+        record = found if found and found.instance == host.sysfs.instance(id_) else None
     group = survey.group(glance.iommu_group, flavours.proofs) if glance.iommu_group else ()
     return Description(
-        device=wire.Device.of(glance, flavours, index),
+        device=wire.Device.of(glance, flavours, index, record),
         complete=complete,
         modalias=glance.modalias,
         module=binding.module if binding else None,
         override=binding.override if binding else None,
         members=[str(member.id) for member in group],
-        record=wire.Record.of(record) if record and record.instance == host.sysfs.instance(id_) else None,
+        record=wire.Record.of(record) if record else None,
         last=None,
     )

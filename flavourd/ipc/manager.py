@@ -72,7 +72,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         async with self._listing:
             self._next_list = None
             flavours, index = self._desk.flavours, self._desk.index()
-            return await self._desk.look(partial(looks.all_devices, self._survey, flavours, index))
+            return await self._desk.look(partial(looks.all_devices, self._desk.host, self._survey, flavours, index))
 
     @varlinkmethod
     async def Describe(self, *, device: str) -> Description:

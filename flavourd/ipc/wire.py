@@ -40,6 +40,7 @@ class Device:
     bridge: bool
     variants: list[Variant]
     interfaces: list[str]
+    interfaces_before: list[str]
     disks: list[str]
     pf: str | None
     vfs: int
@@ -47,8 +48,8 @@ class Device:
     step: str | None
 
     @classmethod
-    def of(cls, glance: Glance, flavours: Flavours, index: ModuleIndex) -> "Device":
-        """Without state and step, which only the daemon itself knows."""
+    def of(cls, glance: Glance, flavours: Flavours, index: ModuleIndex, kept: record.Record | None) -> "Device":
+        """Without state and step, which only the daemon itself knows. kept: the device's record."""
         return cls(
             id=str(glance.id),
             vendor=glance.vendor,
@@ -63,6 +64,7 @@ class Device:
             bridge=glance.bridge,
             variants=[Variant(*variant) for variant in variants(glance, flavours, index)],
             interfaces=list(glance.interfaces),
+            interfaces_before=list(kept.interfaces) if kept else [],
             disks=list(glance.disks),
             pf=str(glance.pf) if glance.pf else None,
             vfs=glance.vfs,

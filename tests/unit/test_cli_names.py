@@ -50,6 +50,7 @@ def test_an_address_is_taken_as_it_is_and_nobody_is_asked(word: str, device: str
     ("word", "devices"),
     [
         ("enp5s2", [host.BLOCKER]),
+        ("enp1s0", [host.CLAIMED]),  # as it was called before the flavour took it
         ("nvme0n2", [host.DISK]),
         ("fe200000.ethernet", [host.MAC]),
         ("06:*", [host.PF, host.VF]),

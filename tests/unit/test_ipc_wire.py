@@ -159,7 +159,8 @@ def test_a_device_is_sent_with_all_that_was_seen() -> None:
         class_name="Ethernet controller",
     )
     index = ModuleIndex((Alias("vfio_pci:v00008086d*", "variant"),))
-    assert sent(wire.Device.of(glance, _FLAVOURS, index)) == {
+    kept = record.Record(_ID, 5, Binding("igb"), "vfio", interfaces=("eth7",))
+    assert sent(wire.Device.of(glance, _FLAVOURS, index, kept)) == {
         "id": "pci/0000:01:00.0",
         "vendor": "Intel",
         "model": "82574L",
@@ -173,6 +174,7 @@ def test_a_device_is_sent_with_all_that_was_seen() -> None:
         "bridge": False,
         "variants": [{"flavour": "vfio", "module": "variant"}],
         "interfaces": ["eth0"],
+        "interfaces_before": ["eth7"],
         "disks": ["sda", "sdb"],
         "pf": "pci/0000:01:00.7",
         "vfs": 3,
@@ -182,7 +184,7 @@ def test_a_device_is_sent_with_all_that_was_seen() -> None:
 
 
 def test_a_device_of_which_nothing_is_known_can_be_sent_too() -> None:
-    words = sent(wire.Device.of(Glance(_ID), _FLAVOURS, ModuleIndex()))
+    words = sent(wire.Device.of(Glance(_ID), _FLAVOURS, ModuleIndex(), None))
     assert {key: value for key, value in words.items() if value not in (None, [], False, 0)} == {
         "id": "pci/0000:01:00.0",
         "flavour": "default",

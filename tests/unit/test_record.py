@@ -20,6 +20,7 @@ _FULL = Record(
     [
         _FULL,
         Record(_ID, 0, Binding(), "vfio"),
+        Record(_ID, 1, Binding("e1000e"), "vfio", interfaces=("eth0", "eth1")),
         Record(_ID, 2**63, Binding(None, None, "\udcff\n\"'"), "vfio", "\udcff"),  # an override may hold any byte
     ],
 )
@@ -27,6 +28,11 @@ def test_a_record_comes_back_as_it_was_written(record: Record) -> None:
     text = record.to_json()
     assert Record.from_json(text) == record
     assert text.encode("utf-8")  # it can be written to a file whatever it holds
+
+
+def test_a_record_of_the_version_before_is_read_too() -> None:
+    without = {key: value for key, value in json.loads(_FULL.to_json()).items() if key != "interfaces"}
+    assert Record.from_json(json.dumps(without)) == _FULL
 
 
 def changed(**values: Any) -> str:
@@ -61,6 +67,8 @@ def changed(**values: Any) -> str:
         changed(unfinished=0),
         changed(since=None),
         changed(origin=3),
+        changed(interfaces=5),
+        changed(interfaces=[["eth0"]]),
         json.dumps({k: v for k, v in json.loads(_FULL.to_json()).items() if k != "original"}),
         json.dumps({k: v for k, v in json.loads(_FULL.to_json()).items() if k != "instance"}),
         "[" * 100_000,

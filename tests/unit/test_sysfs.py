@@ -232,3 +232,10 @@ def test_a_write_that_fails_names_the_file_and_leaves_no_descriptor(tree: Tree) 
         Sysfs(root).write_override(_NIC, "vfio-pci")
     assert caught.value.filename == f"{root}/sys/bus/pci/devices/0000:01:00.0/driver_override"
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_interfaces_are_those_of_the_device_and_of_its_virtio_device(tree: Tree) -> None:
+    root = tree(
+        pci(_NIC.name, {"net/eth0/ifindex": "2", "virtio0/net/eth1/ifindex": "3", "usb1/net/eth2/ifindex": "4"})
+    )
+    assert Sysfs(root).device(_NIC, _PROOFS).interfaces == ("eth0", "eth1")

@@ -34,6 +34,7 @@ CLAIMED = device(
     driver="vfio-pci",
     flavour="vfio",
     proof=["vfio0"],
+    interfaces_before=["enp1s0"],
     iommu_group="15",
     variants=[{"flavour": "vfio", "module": "test_vfio_pci"}],
 )
