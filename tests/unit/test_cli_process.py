@@ -153,7 +153,8 @@ def test_a_table_fits_the_terminal_and_a_pipe_gets_it_whole(tmp_path: Path) -> N
     seen = on_terminal(tmp_path / "socket", "list", "--class", "ethernet", NO_COLOR="1")
     lines = seen.splitlines()
     assert max(map(len, lines)) == _COLUMNS
-    assert lines[1].endswith(" 82574L Gig…")
+    assert " 82574L G" in lines[1]
+    assert lines[1].endswith("…")
     with Daemon(tmp_path / "other", host.ANSWERS):
         out, _ = start(tmp_path / "other", "list").communicate(timeout=_DEADLINE)
     assert "82574L Gigabit Network Connection, Intel Corporation\n" in out
