@@ -17,7 +17,7 @@ from flavourd.outcome import Kind, Outcome, errno_text
 from flavourd.plan import Plan, plan
 from flavourd.record import Record
 from flavourd.request import Origin, Request
-from flavourd.step import Tell, tell_nobody
+from flavourd.step import Step, Tell, What, tell_nobody
 from flavourd.switch import Switch
 from flavourd.sysfs import Sysfs
 
@@ -39,7 +39,11 @@ def answer(request: Request, host: Host, flavours: Flavours, index: ModuleIndex,
     """Plan and switch; the record on disk says before the first write what is begun and after the last what became of
     it.
     """
-    with host.journal.locked(request.device):
+
+    def wait(pid: int) -> None:
+        tell(Step(What.WAITING, f"waiting for worker {pid} of an earlier flavourd"))
+
+    with host.journal.locked(request.device, wait):
         record: Record | None = None
         try:
             device = _snapshot(request, host, flavours)

@@ -8,7 +8,7 @@ that holds the device's lock, requests to the daemon.
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -121,13 +121,19 @@ class Journal:
     # --- locks
 
     @contextmanager
-    def locked(self, device: DeviceId) -> Iterator[None]:
+    def locked(self, device: DeviceId, wait: Callable[[int], None] = lambda _pid: None) -> Iterator[None]:
         """Alone with the device. A worker may outlive its daemon; its successor waits here until the kernel has let
-        the first one go.
+        the first one go. wait: called before, with the number of the process that is waited for (0 if it is not told).
         """
         fd = os.open(self._locks / _file_name(device), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(fd, 20, 0)
+                wait(int(holder) if holder.isdigit() else 0)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            os.ftruncate(fd, os.pwrite(fd, str(os.getpid()).encode(), 0))
             yield
         finally:
             os.close(fd)

@@ -267,3 +267,20 @@ def test_who_only_looks_does_not_set_a_corrupt_record_aside(journal: Journal, tm
             journal.record(_A, set_aside=False)
         assert caught.value.code is Code.RECORD
     assert records(tmp_path) == [file.name]
+
+
+def test_who_waits_for_a_lock_learns_before_for_whom(journal: Journal, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", _HOLDER, str(tmp_path), str(_A)]
+    waited_for: list[int] = []
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+
+        def wait(pid: int) -> None:
+            waited_for.append(pid)
+            holder.kill()
+
+        with journal.locked(_A, wait):
+            assert waited_for == [holder.pid]
+    with journal.locked(_A, wait):
+        assert waited_for == [holder.pid], "now there was nobody to wait for"
