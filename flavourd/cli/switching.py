@@ -73,7 +73,8 @@ class Switching:
             for device in self._open():
                 if outcome := ended.get(self._requests.get(device, "")):
                     self.hear({"outcomes": [outcome]})
-            self._begun.update(self._open())  # else it would have been withdrawn, and be told there
+            # What flavourd has taken on and not begun it has withdrawn by now, and told there.
+            self._begun.update(device for device in self._open() if device in self._requests)
         goes_on = "the switch goes on; flavourd finishes or undoes it"
         return Failure(Exit.INTERRUPTED, "interrupted", "\n".join(self._rest(goes_on)))
 
