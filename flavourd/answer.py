@@ -41,7 +41,7 @@ def answer(request: Request, host: Host, flavours: Flavours, index: ModuleIndex,
     """
 
     def wait(pid: int) -> None:
-        tell(Step(What.WAITING, f"waiting for worker {pid} of an earlier flavourd"))
+        tell(Step(What.BEGUN, f"waiting for worker {pid} of an earlier flavourd"))
 
     with host.journal.locked(request.device, wait):
         record: Record | None = None
