@@ -57,10 +57,10 @@ class Turns:
         if device in self._queues:
             queue = self._queues[device]
             queue.appendleft(request) if first else queue.append(request)
-            if device not in self.stuck:
-                self._told(request, waiting)
             if device in self.stuck:
                 self._refuse_waiting(device)
+            else:
+                self._told(request, waiting)
         else:
             self._queues[device] = deque([request])
             self.steps[device] = waiting

@@ -63,7 +63,7 @@ class Call:
 
 def one_reply_too(method: F) -> F:
     """Mark a method of several replies whose last one says all, for callers who take no more than one."""
-    method.one_reply_too = True  # type: ignore[attr-defined]
+    method.one_reply_too = True  # type: ignore[attr-defined] # a function has attributes, whatever its type says
     return method
 
 

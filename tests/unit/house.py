@@ -38,31 +38,31 @@ class Desk(VarlinkInterface, name="test.flavourd.Desk"):
         self.shut = asyncio.Event()
 
     @varlinkmethod
-    def Echo(self, *, text: str) -> Text:  # noqa: N802
+    def Echo(self, *, text: str) -> Text:
         self.seen.append(text)
         return Text(text=text)
 
     @varlinkmethod
-    async def Wait(self) -> Text:  # noqa: N802
+    async def Wait(self) -> Text:
         """Until `open` is set."""
         self.seen.append("begun")
         await self.open.wait()
         return Text(text="done")
 
     @varlinkmethod
-    def Refuse(self) -> Text:  # noqa: N802
+    def Refuse(self) -> Text:
         raise FlavourError(Code.BAD_NAME, "no such name", "another one")
 
     @varlinkmethod
-    async def Fail(self) -> Text:  # noqa: N802
+    async def Fail(self) -> Text:
         raise ZeroDivisionError("what nobody foresaw")
 
     @varlinkmethod
-    def Spoil(self) -> Text:  # noqa: N802
+    def Spoil(self) -> Text:
         return Text(text=7)  # type: ignore[typeddict-item]
 
     @varlinkmethod(return_type=Text)
-    async def Watch(self) -> AsyncIterator[AnnotatedResult]:  # noqa: N802
+    async def Watch(self) -> AsyncIterator[AnnotatedResult]:
         """Text after text, a new one each time that `open` is set."""
         try:
             with CALL.get().if_gone(self._leave):
@@ -77,7 +77,7 @@ class Desk(VarlinkInterface, name="test.flavourd.Desk"):
             self.shut.set()
 
     @varlinkmethod(return_type=Text)
-    async def Pour(self) -> AsyncIterator[AnnotatedResult]:  # noqa: N802
+    async def Pour(self) -> AsyncIterator[AnnotatedResult]:
         """Without end, as fast as they are taken."""
         try:
             while True:
@@ -89,7 +89,7 @@ class Desk(VarlinkInterface, name="test.flavourd.Desk"):
 
     @one_reply_too
     @varlinkmethod(return_type=Text)
-    async def Set(self, *, text: str) -> AsyncIterator[AnnotatedResult]:  # noqa: N802
+    async def Set(self, *, text: str) -> AsyncIterator[AnnotatedResult]:
         self.seen.append(text)
         with CALL.get().if_gone(lambda: self.seen.append(f"{text} withdrawn")):
             yield AnnotatedResult(Text(text="step"), continues=True)

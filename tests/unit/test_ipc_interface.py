@@ -7,7 +7,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import pytest
-from asyncvarlink import VarlinkInterface
 
 from flavourd.ipc import manager
 from flavourd.ipc.manager import Manager
@@ -35,9 +34,7 @@ def members(description: str) -> dict[str, tuple[str, ...]]:
 
 _WRITTEN = members(_FILE)
 # What asyncvarlink would say of the types; Manager itself gives the file.
-_RENDERED = members(
-    "\n".join(VarlinkInterface._generate_interface_description.__func__(Manager, False))  # type: ignore[attr-defined]
-)
+_RENDERED = members(super(Manager, Manager).render_interface_description(comments=False))
 
 
 def test_the_file_is_what_callers_get() -> None:
