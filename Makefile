@@ -97,7 +97,8 @@ install: build/bundled build/completions build/flavourctl.1 ## put flavourd in p
 	install -m 644 config/flavours.yaml $(LIB)/flavourd/flavours.yaml
 	install -m 644 udev/90-flavourd.rules $(LIB)/udev/rules.d
 	sed 's,/usr/sbin/,$(PREFIX)/sbin/,' systemd/flavourd.service > $(LIB)/systemd/system/flavourd.service
-	install -m 644 systemd/flavourd.socket $(LIB)/systemd/system
+	sed 's,/usr/sbin/,$(PREFIX)/sbin/,' systemd/flavourd-processes@.service > $(LIB)/systemd/system/flavourd-processes@.service
+	install -m 644 systemd/flavourd.socket systemd/flavourd-processes.socket $(LIB)/systemd/system
 	install -m 644 systemd/flavourd.catalog $(LIB)/systemd/catalog
 	install -m 644 systemd/flavourd.sysusers $(LIB)/sysusers.d/flavourd.conf
 	install -m 644 README.md docs/errors.md config/flavourd.yaml $(DOC)
@@ -111,7 +112,7 @@ install: build/bundled build/completions build/flavourctl.1 ## put flavourd in p
 uninstall: ## take away what install has put in place
 	rm -rf $(LIB)/flavourd $(DOC)
 	rm -f $(BIN)/flavourctl $(SBIN)/flavourd $(LIB)/udev/rules.d/90-flavourd.rules $(LIB)/systemd/catalog/flavourd.catalog
-	rm -f $(LIB)/systemd/system/flavourd.service $(LIB)/systemd/system/flavourd.socket $(LIB)/sysusers.d/flavourd.conf
+	rm -f $(LIB)/systemd/system/flavourd.service $(LIB)/systemd/system/flavourd.socket $(LIB)/systemd/system/flavourd-processes* $(LIB)/sysusers.d/flavourd.conf
 	rm -f $(MAN)/man1/flavourctl.1 $(MAN)/man8/flavourd.8
 	rm -f $(BASH_COMPLETIONS)/flavourctl $(ZSH_COMPLETIONS)/_flavourctl $(FISH_COMPLETIONS)/flavourctl.fish
 

@@ -1,82 +1,153 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The road of one request, from snapshot to record. Runs in a worker process, alone with the device."""
+"""The road of requests that are carried out together, from snapshot to outcome. Runs in a worker process, alone with
+the devices.
+"""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
-from flavourd.device import Binding, Device, DeviceId
+from flavourd import iommu
+from flavourd.device import Device
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT, Flavours
-from flavourd.journal import Journal
-from flavourd.kmod import Kmod
-from flavourd.kmsg import Kmsg
+from flavourd.guards import findings
+from flavourd.host import Host
 from flavourd.module_index import ModuleIndex
-from flavourd.outcome import Kind, Outcome, errno_text
-from flavourd.plan import Plan, plan
+from flavourd.outcome import Kind, Outcome, errno_text, refused
+from flavourd.plan import Plan, guarded, plan
 from flavourd.record import Record
 from flavourd.request import Origin, Request
-from flavourd.step import Step, Tell, What, tell_nobody
-from flavourd.switch import Switch
-from flavourd.sysfs import Sysfs
+from flavourd.step import Step, What
+from flavourd.together import TellOf, carry_out, left_out, not_written
+from flavourd.use import Guard, Severity
 
 # The event of a new device comes before the kernel lets drivers bind it, and some are probed asynchronously.
 _ARRIVAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Host:
-    """The machine as a worker sees it."""
+class Rules:
+    """What decides, apart from the devices themselves."""
 
-    sysfs: Sysfs
-    kmod: Kmod
-    journal: Journal
-    kmsg: Callable[[DeviceId], Kmsg] = Kmsg
+    flavours: Flavours
+    index: ModuleIndex
+    severities: Mapping[Guard, Severity]
 
 
-def answer(request: Request, host: Host, flavours: Flavours, index: ModuleIndex, tell: Tell = tell_nobody) -> Outcome:
-    """Plan and switch; the record on disk says before the first write what is begun and after the last what became of
-    it.
+@dataclass(frozen=True)
+class _Prospect:
+    """A request with what is remembered of its device, and the plan for it; or why there is none."""
+
+    request: Request
+    device: Device | None = None
+    record: Record | None = None
+    planned: Plan | None = None
+    refusal: Outcome | None = None
+
+
+def answer(
+    requests: Sequence[Request],
+    keys: Collection[str],
+    host: Host,
+    rules: Rules,
+    tell: TellOf,
+    wanted: Callable[[], bool] = lambda: True,
+) -> list[Outcome]:
+    """Outcomes in the order of the requests. keys: what the devices have in common with others (see kin.py). wanted:
+    see Switch.
     """
 
     def wait(pid: int) -> None:
-        tell(Step(What.BEGUN, f"waiting for worker {pid} of an earlier flavourd"))
+        for number in range(len(requests)):
+            tell(number, Step(What.BEGUN, f"waiting for worker {pid} of an earlier flavourd", pid))
 
-    with host.journal.locked(request.device, wait):
-        record: Record | None = None
+    with ExitStack() as stack:
         try:
-            device = _snapshot(request, host, flavours)
-            record = host.journal.record(request.device)
-            if record and record.instance != device.instance:  # other hardware stands there now
-                host.journal.drop(request.device)
-                record = None
-            planned = plan(request, device, flavours, index, record)
-            _check_still_wanted(planned, record)
-        except FlavourError as error:
-            outcome = refused(request, error)
-            if not (record and record.unfinished):
-                return outcome
-            # What a worker that died left half done is put back, even if its wish cannot be fulfilled any more.
-            try:
-                planned = plan(
-                    replace(request, wanted=DEFAULT, candidates=(), force=frozenset()), device, flavours, index, record
-                )
-            except FlavourError:
-                return outcome
-            back = _carry_out(planned, record, host, tell)
-            kind = Kind.UNDONE if back.kind is Kind.SWITCHED else back.kind
-            return replace(outcome, kind=kind, driver=back.driver, before=back.before, refusals=back.refusals)
-        return _carry_out(planned, record, host, tell)
+            stack.enter_context(host.journal.locked(keys, wait))
+        except OSError as error:
+            return [refused(request, not_written(request.device, error)) for request in requests]
+        prospects = [_prospect(request, host, rules) for request in requests]
+        if not (first := next((each.refusal for each in prospects if each.refusal), None)):
+            return _carry_out(prospects, host, rules, tell, wanted)
+        return [
+            _put_back(
+                each, number, each.refusal or refused(each.request, left_out(each.request, first)), host, rules, tell
+            )
+            for number, each in enumerate(prospects)
+        ]
 
 
-def explain(request: Request, host: Host, flavours: Flavours, index: ModuleIndex) -> Plan:
+def explain(request: Request, host: Host, rules: Rules) -> Plan:
     """What `answer` would do if it began now; FlavourError if it would be refused. Nothing is touched."""
-    device = _snapshot(request, host, flavours)
+    device = _snapshot(request, host, rules)
     record = host.journal.record(request.device, set_aside=False)
     if record and record.instance != device.instance:
         record = None
-    return plan(request, device, flavours, index, record)
+    return _guarded(plan(request, device, rules.flavours, rules.index, record), host, rules)
+
+
+# ---
+
+
+def _prospect(request: Request, host: Host, rules: Rules) -> _Prospect:
+    device: Device | None = None
+    record: Record | None = None
+    try:
+        device = _snapshot(request, host, rules)
+        record = host.journal.record(request.device)
+        if record and record.instance != device.instance:  # other hardware stands there now
+            host.journal.drop(request.device)
+            record = None
+        planned = plan(request, device, rules.flavours, rules.index, record)
+        _check_still_wanted(planned, record)
+        return _Prospect(request, device, record, _guarded(planned, host, rules))
+    except FlavourError as error:
+        return _Prospect(request, device, record, refusal=refused(request, error))
+
+
+def _carry_out(
+    prospects: Sequence[_Prospect], host: Host, rules: Rules, tell: TellOf, wanted: Callable[[], bool]
+) -> list[Outcome]:
+    plans = [each.planned for each in prospects if each.planned]
+    outcomes = carry_out(plans, [each.record for each in prospects], host, tell, wanted)
+    if rules.severities[Guard.GROUP] is Severity.OFF:
+        return outcomes
+    return [_with_group(outcome, planned) for outcome, planned in zip(outcomes, plans, strict=True)]
+
+
+def _with_group(outcome: Outcome, planned: Plan) -> Outcome:
+    if outcome.kind is Kind.SWITCHED and planned.flavour != DEFAULT:
+        note = iommu.viability_note(planned.device, planned.request.beside)
+        return replace(outcome, notes=(*outcome.notes, *filter(None, (note,))))
+    return outcome
+
+
+def _put_back(prospect: _Prospect, number: int, outcome: Outcome, host: Host, rules: Rules, tell: TellOf) -> Outcome:
+    """What a worker that died left half done is put back, even if its wish cannot be fulfilled any more."""
+    record, device = prospect.record, prospect.device
+    if not device or not record or not record.unfinished:
+        return outcome
+    request = replace(prospect.request, wanted=DEFAULT, candidates=(), force=frozenset())
+    try:
+        planned = _guarded(plan(request, device, rules.flavours, rules.index, record), host, rules)
+    except FlavourError:
+        return outcome
+    (back,) = carry_out([planned], [record], host, lambda _, step: tell(number, step), lambda: True)
+    kind = Kind.UNDONE if back.kind is Kind.SWITCHED else back.kind
+    return replace(outcome, kind=kind, driver=back.driver, before=back.before, refusals=back.refusals)
+
+
+def _guarded(planned: Plan, host: Host, rules: Rules) -> Plan:
+    if planned.already:
+        return planned
+    use = host.usage.of(planned.device.id)
+    planned = replace(planned, notes=(*planned.notes, *(f"not to be seen was {words}" for words in use.unknown)))
+    found = findings(use)
+    if planned.flavour != DEFAULT and rules.severities[Guard.GROUP] is Severity.ERROR:
+        found += iommu.findings(planned.device, planned.request.beside)
+    return guarded(planned, found, rules.severities)
 
 
 def _check_still_wanted(planned: Plan, record: Record | None) -> None:
@@ -96,38 +167,14 @@ def _check_still_wanted(planned: Plan, record: Record | None) -> None:
         raise FlavourError(Code.OVERTAKEN, sentence, "ask again if you still want it")
 
 
-def _carry_out(planned: Plan, record: Record | None, host: Host, tell: Tell) -> Outcome:
-    if planned.already:
-        _settle(planned, planned.original, outcome := _already(planned), record, host)
-        return outcome
-    host.journal.save(_begun(planned, record))
-    switch = Switch(planned, host.sysfs, host.kmod, host.kmsg(planned.device.id), tell)
-    outcome = switch.run()
-    _settle(planned, switch.original, outcome, record, host)
-    return outcome
-
-
-def refused(request: Request, error: FlavourError) -> Outcome:
-    """The outcome of a request that could not even be planned."""
-    return Outcome(
-        request,
-        Kind.REFUSED,
-        request.wanted,
-        code=error.code,
-        sentence=error.sentence,
-        hint=error.hint,
-        errno=error.errno,
-    )
-
-
-def _snapshot(request: Request, host: Host, flavours: Flavours) -> Device:
+def _snapshot(request: Request, host: Host, rules: Rules) -> Device:
     """The device as it is; one that has just appeared as it is when its native driver has arrived, or did not come."""
     device = request.device
     patience = _ARRIVAL_SECONDS if request.origin is Origin.RULE else 0
     deadline = time.monotonic() + patience
     try:
         while True:
-            snapshot = host.sysfs.device(device, flavours.proofs)
+            snapshot = host.sysfs.device(device, rules.flavours.proofs)
             settled = snapshot.binding.driver or snapshot.binding.override or not snapshot.overridable
             if settled or time.monotonic() >= deadline:
                 return snapshot
@@ -137,53 +184,3 @@ def _snapshot(request: Request, host: Host, flavours: Flavours) -> Device:
             raise FlavourError(Code.NO_DEVICE, f"{device} went away") from error
         sentence = f"{device} cannot be read: {error.filename or 'an attribute'}: {errno_text(error.errno or 0)}"
         raise FlavourError(Code.HOST, sentence, errno=error.errno) from error
-
-
-def _already(planned: Plan) -> Outcome:
-    device = planned.device
-    driver, proof = device.binding.driver, device.proof(planned.proof)
-    return Outcome(
-        planned.request,
-        Kind.ALREADY,
-        planned.flavour,
-        driver,
-        before=driver,
-        proof=proof,
-        skips=planned.skips,
-        notes=planned.notes,
-    )
-
-
-def _begun(planned: Plan, before: Record | None) -> Record:
-    return Record(
-        device=planned.device.id,
-        instance=planned.device.instance,
-        original=planned.original,
-        flavour=planned.flavour,
-        override=planned.device.binding.override,
-        unfinished=True,
-        since=datetime.now(UTC).isoformat(timespec="seconds"),
-        origin=planned.request.origin,
-        interfaces=before.interfaces if before else planned.device.interfaces,
-    )
-
-
-def _settle(planned: Plan, original: Binding, outcome: Outcome, before: Record | None, host: Host) -> None:
-    """Write down how it ended. A record stays exactly as long as there is something to give back."""
-    device, journal = planned.device.id, host.journal
-    match outcome.kind:
-        case Kind.SWITCHED if planned.flavour != DEFAULT:
-            done = _begun(planned, before)
-            journal.save(replace(done, original=original, override=outcome.driver, unfinished=False))
-        case Kind.ALREADY if before and planned.flavour != DEFAULT:
-            if before.unfinished or before.flavour != planned.flavour:
-                override = planned.device.binding.override
-                journal.save(replace(before, flavour=planned.flavour, override=override, unfinished=False))
-        case Kind.BROKEN:  # `default` may still bring the original back, once the kernel lets it
-            override = host.sysfs.override(device)
-            done = _begun(planned, before)
-            journal.save(replace(done, original=original, override=override, unfinished=False))
-        case Kind.UNDONE | Kind.REFUSED if before and not before.unfinished and planned.original == before.original:
-            journal.save(before)
-        case _:
-            journal.drop(device)

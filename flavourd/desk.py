@@ -2,26 +2,29 @@
 """Where all requests come together, whoever made them: taken on, carried out in their turn, told, and remembered."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from flavourd import logs
-from flavourd.answer import Host, answer, refused
+from flavourd.answer import Rules, answer
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT, Flavours
-from flavourd.journal import Journal
-from flavourd.kmod import Kmod
-from flavourd.kmsg import Kmsg
+from flavourd.host import Host
 from flavourd.module_index import ModuleIndex
-from flavourd.outcome import Kind, Outcome
+from flavourd.outcome import Kind, Outcome, refused
 from flavourd.policy.flavours import read_flavours
-from flavourd.policy.settings import read_settings
+from flavourd.policy.settings import Settings, Then, read_settings
+from flavourd.procfs import Procfs
 from flavourd.request import Origin, Request
-from flavourd.step import Step, Tell
-from flavourd.sysfs import Sysfs
+from flavourd.step import Step
+from flavourd.stuck import Stuck
+from flavourd.together import TellOf
 from flavourd.turns import Turns
 from flavourd.worker import Worker, WorkerDied
 
@@ -32,7 +35,7 @@ _LOOK_SECONDS = 10.0
 _LOOKS_AT_ONCE = 4
 
 # So refused, what stands in the journal as begun is another request of the device.
-_NEVER_BEGUN = (Code.STUCK, Code.WITHDRAWN)
+_NEVER_BEGUN = (Code.STUCK, Code.KIN_STUCK, Code.WITHDRAWN, Code.TOO_MANY)
 
 
 class Desk:
@@ -46,8 +49,8 @@ class Desk:
     ) -> None:
         self._root = root
         self._answered = answered
-        self.host = Host(Sysfs(root), Kmod(root), Journal(root), partial(Kmsg, path=root / "dev/kmsg"))
-        self.turns = Turns(self._begin, self._tell, told, deadline)
+        self.host = Host.at(root)
+        self.turns = Turns(self._begin, self._tell, told, self._inquire, deadline)
         self.counts = dict.fromkeys(Kind, 0)
         self._warned: tuple[str, ...] = ()
         self._taken: dict[DeviceId, int] = {}
@@ -55,11 +58,14 @@ class Desk:
         self._looks, self._glances = asyncio.Semaphore(_LOOKS_AT_ONCE), asyncio.Semaphore(_LOOKS_AT_ONCE)
         self._looked_at: dict[DeviceId, asyncio.Lock] = {}
         self._asleep: set[DeviceId] = set()
-        self.flavours, self.changers = self._configuration()
+        self.flavours, self.settings, self.changers = self._configuration()
 
     def reload(self) -> None:
         """FlavourError(CONFIG) if the configuration is wrong; what was read before goes on to be used then."""
-        self.flavours, self.changers = self._configuration()
+        self.flavours, self.settings, self.changers = self._configuration()
+
+    def rules(self) -> Rules:
+        return Rules(self.flavours, self.index(), self.settings.severities())
 
     def index(self) -> ModuleIndex:
         """The kernel's module tables, read anew if they have changed."""
@@ -79,39 +85,52 @@ class Desk:
             last = self._taken.get(request.device)
             if request.seqnum > (self.host.journal.taken(request.device) if last is None else last):
                 self._taken[request.device] = request.seqnum
-                self.turns.take_on(request)
+                self._queue([request])
 
-    def ask(self, request: Request) -> None:
-        """Take on what somebody asks by the control socket."""
+    def ask(self, requests: Sequence[Request]) -> None:
+        """Take on what somebody asks by the control socket, to be carried out together."""
         if self._finishing:
-            self._publish(_stopping(request))
+            self._publish(list(map(_stopping, requests)))
         else:
-            self.turns.take_on(request)
+            self._queue(requests)
 
     def recover(self) -> None:
         """Go on with what a daemon that died had begun."""
-        begun = set()
-        for request, instance in self.host.journal.unanswered():
-            begun.add(request.device)
-            if instance == self.host.sysfs.instance(request.device):
-                self.turns.take_on(request)
+        journal = self.host.journal
+        met: set[DeviceId] = set()
+        for begun in journal.unanswered():
+            requests = [each.request for each in begun]
+            met.update(request.device for request in requests)
+            if all(each.instance == self.host.sysfs.instance(each.request.device) for each in begun):
+                self._queue(requests, deadline=self._patience(requests[0]))
             else:
-                self._tell(
-                    refused(request, FlavourError(Code.NO_DEVICE, f"{request.device} went away before it was done"))
-                )
-        for record in list(self.host.journal.unfinished()):
+                sentence = "a device of this request went away before it was done"
+                self._tell([refused(request, FlavourError(Code.NO_DEVICE, sentence)) for request in requests])
+                met.difference_update(request.device for request in requests)
+        for record in list(journal.records()):
             if record.instance != self.host.sysfs.instance(record.device):
-                self.host.journal.drop(record.device)
-            elif record.device not in begun:
-                self.turns.take_on(_put_back(record.device))
+                journal.drop(record.device)
+            elif record.unfinished and record.device not in met:
+                self._queue([_put_back(record.device)])
+
+    def _patience(self, request: Request) -> float:
+        """Seconds: a worker that was left behind in the kernel is not waited for all over again."""
+        deadline = self.turns.deadline
+        if not request.begun or not self.host.journal.in_work(str(request.device)):
+            return deadline
+        return max(0.0, min(deadline, deadline - (time.time() - request.begun)))
+
+    def _queue(self, requests: Sequence[Request], *, first: bool = False, deadline: float | None = None) -> None:
+        serial = self.settings.serial_drivers
+        keys = frozenset(key for request in requests for key in self.host.kin.keys(request.device, serial))
+        self.turns.take_on(requests, keys, first=first, deadline=deadline)
 
     async def finish(self) -> None:
         """Take no more turns, and wait for those that are begun."""
         self._finishing = True
-        for request in self.turns.drop_waiting():
-            # udev brings its requests again at the next start, and what was recovered is still written down.
-            if request.origin is Origin.VARLINK:
-                self._publish(_stopping(request))
+        dropped = self.turns.drop_waiting()
+        # udev brings its requests again at the next start, and what was recovered is still written down.
+        self._publish([_stopping(request) for request in dropped if request.origin is Origin.VARLINK])
         await self.turns.all_answered()
 
     async def look(self, work: Callable[[], T]) -> T:
@@ -163,29 +182,52 @@ class Desk:
 
     # ---
 
-    def _configuration(self) -> tuple[Flavours, frozenset[int]]:
-        return read_flavours(self._root), read_settings(self._root).changers()
+    def _configuration(self) -> tuple[Flavours, Settings, frozenset[int]]:
+        settings = read_settings(self._root)
+        return read_flavours(self._root), settings, settings.changers()
 
-    def _begin(self, request: Request) -> Callable[[Tell], Outcome]:
-        """The work for a request whose turn has come. If this daemon dies before the answer, the next one goes on."""
-        self.host.journal.begin(request, self.host.sysfs.instance(request.device))
-        return partial(answer, request, self.host, self.flavours, self.index())
+    def _begin(self, requests: Sequence[Request], keys: frozenset[str]) -> Callable[[TellOf], list[Outcome]]:
+        """The work for requests whose turn has come. If this daemon dies before the answer, the next one goes on."""
+        self.host.journal.begin(requests, [self.host.sysfs.instance(request.device) for request in requests])
+        late = time.monotonic() + self.turns.deadline
+        drop = self.settings.stuck.then is Then.DROP
 
-    def _tell(self, outcome: Outcome) -> None:
-        self._publish(outcome)
-        request = outcome.request
-        if outcome.kind is Kind.REFUSED and outcome.code in _NEVER_BEGUN:
-            self.host.journal.take(request)
-        elif outcome.code is not Code.STUCK:
-            self.host.journal.end(request.device)
-        lost = outcome.kind is Kind.LOST and request.origin is not Origin.PUT_BACK
-        if lost and any(record.device == request.device for record in self.host.journal.unfinished()):
-            self.turns.take_on(_put_back(request.device), first=True)
+        def wanted() -> bool:
+            return not (drop and time.monotonic() > late)
 
-    def _publish(self, outcome: Outcome) -> None:
-        self.counts[outcome.kind] += 1
-        logs.tell(outcome)
-        self._answered(outcome)
+        return partial(answer, requests, keys, self.host, self.rules(), wanted=wanted)
+
+    async def _inquire(self, request: Request, worker: int, step: Step) -> Stuck:
+        since = datetime.fromtimestamp(request.begun or time.time() - self.turns.deadline, UTC)
+        found = Stuck(request, step.pid or worker, since.isoformat(timespec="seconds"), step.text)
+        usage, procfs = self.host.usage, Procfs(self._root)
+        try:
+            return await self.look(
+                lambda: replace(found, wchan=procfs.wchan(found.pid), holders=usage.holders(request.device))
+            )
+        except (FlavourError, WorkerDied):  # what we know is told all the same
+            return found
+
+    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Of requests that were taken on together."""
+        self._publish(outcomes)
+        requests = [outcome.request for outcome in outcomes]
+        if all(outcome.kind is Kind.REFUSED and outcome.code in _NEVER_BEGUN for outcome in outcomes):
+            for request in requests:
+                self.host.journal.take(request)
+        elif not any(outcome.kind is Kind.STUCK for outcome in outcomes):
+            self.host.journal.end(requests)
+        for outcome in outcomes:
+            device = outcome.request.device
+            lost = outcome.kind is Kind.LOST and outcome.request.origin is not Origin.PUT_BACK
+            if lost and any(record.device == device for record in self.host.journal.unfinished()):
+                self._queue([_put_back(device)], first=True)
+
+    def _publish(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self.counts[outcome.kind] += 1
+            logs.tell(outcome)
+            self._answered(outcome)
 
 
 def _caught(work: Callable[[], T]) -> T | FlavourError:

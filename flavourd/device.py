@@ -59,6 +59,14 @@ class GroupMember:
 
 
 @dataclass(frozen=True)
+class Sriov:
+    """Of a PF. vfs: how many VFs it has now. autoprobe: whether drivers are probed for new ones."""
+
+    vfs: int = 0
+    autoprobe: bool = True
+
+
+@dataclass(frozen=True)
 class Device:
     """Snapshot of one device from sysfs.
 
@@ -83,6 +91,7 @@ class Device:
     proofs: tuple[tuple[str, tuple[str, ...]], ...] = ()
     parent: DeviceId | None = None
     interfaces: tuple[str, ...] = ()
+    sriov: Sriov | None = None
 
     def proof(self, directory: str) -> tuple[str, ...]:
         return dict(self.proofs).get(directory, ())

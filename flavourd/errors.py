@@ -7,6 +7,8 @@ Codes are interface: scripts match them in the journal (`FLAVOURD_CODE=`), `docs
 from dataclasses import dataclass
 from enum import StrEnum
 
+from flavourd.use import Finding
+
 
 class Code(StrEnum):
     # The request itself makes no sense
@@ -30,6 +32,10 @@ class Code(StrEnum):
     RELEASING = "releasing"
     STUCK = "stuck"
     OTHER_DRIVER = "other-driver"
+    IN_USE = "in-use"
+    KIN_STUCK = "kin-stuck"
+    CONTESTED = "contested"
+    TOGETHER = "together"
     # Nobody took the device
     NO_CANDIDATE = "no-candidate"
     ALL_REFUSED = "all-refused"
@@ -50,13 +56,14 @@ class FlavourError(Exception):
     """A refusal or failure in the user's words.
 
     sentence: what happened to which device; hint: what to do next ("" if nothing helps); errno: what the kernel said,
-    if it did.
+    if it did; findings: what keeps the host from giving the device away.
     """
 
     code: Code
     sentence: str
     hint: str = ""
     errno: int | None = None
+    findings: tuple[Finding, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.sentence} [{self.code}]" + (f"; {self.hint}" if self.hint else "")

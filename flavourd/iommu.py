@@ -6,9 +6,10 @@ A group is viable while no member has a driver that does its own DMA
 group fails: that has to be told.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from flavourd.device import Device, DeviceId, GroupMember
+from flavourd.use import Finding, Guard
 
 # Drivers with `driver_managed_dma` that are no vfio drivers.
 _NO_DMA_OF_THEIR_OWN = frozenset({"pci-stub", "pcieport"})
@@ -30,9 +31,20 @@ def keeps_closed(driver: str | None, *, claimed: bool) -> bool:
 
 def viability_note(device: Device, beside: Collection[DeviceId] = ()) -> str | None:
     """What to tell about a device that is bound while its group cannot be opened; None if all is well."""
-    if not (standing := blockers(device, beside)):
+    if not (names := _names(blockers(device, beside))):
         return None
-    names = ", ".join(f"{member.id} ({member.driver})" for member in standing)
     return (
         f"IOMMU group {device.iommu_group} cannot be opened yet: it also holds {names}; put them into the flavour too"
     )
+
+
+def findings(device: Device, beside: Collection[DeviceId] = ()) -> tuple[Finding, ...]:
+    """Of guard GROUP, about a device that would be put into a flavour."""
+    if not (names := _names(blockers(device, beside))):
+        return ()
+    sentence = f"IOMMU group {device.iommu_group} could not be opened, for it also holds {names}"
+    return (Finding(Guard.GROUP, sentence, "switch the whole group: flavourctl set --group"),)
+
+
+def _names(members: Iterable[GroupMember]) -> str:
+    return ", ".join(f"{member.id} ({member.driver})" for member in members)

@@ -2,20 +2,26 @@
 """What flavourd remembers under /run/flavourd: a record for each switched device, and what was asked of each.
 
 Bindings end with the kernel that made them, and so does /run. Each file has one writer: records belong to the worker
-that holds the device's lock, requests to the daemon.
+that holds the device's lock, requests to the daemon. A record is begun whole or not at all; what comes later is
+appended, which needs no room even where /run is full.
 """
 
+import errno
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
-from flavourd.record import Record
-from flavourd.request import Origin, Request
+from flavourd.record import Record, changed, step
+from flavourd.request import Begun, Origin, Request
 
 
 class Journal:
@@ -25,9 +31,22 @@ class Journal:
             run / name for name in ("records", "taken", "begun", "locks")
         )
 
-    def prepare(self) -> None:
+    def prepare(self) -> list[FlavourError]:
+        """Make the directories, and set aside what is in them and cannot be ours: those are the errors."""
+        troubles = []
         for directory in (self._records, self._taken, self._begun, self._locks):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for unfinished in directory.glob(".*.new"):  # somebody was killed while he wrote it
+                unfinished.unlink()
+        for directory, read in ((self._records, self._read_record), (self._begun, _read_begun)):
+            for file in _files(directory):
+                try:
+                    read(file)
+                except FileNotFoundError:  # its worker was just done with it
+                    continue
+                except (OSError, ValueError) as error:
+                    troubles.append(_set_aside(file, f"{file} is nothing that flavourd has written ({error})"))
+        return troubles
 
     # --- records
 
@@ -37,33 +56,38 @@ class Journal:
         """
         file = self._record_file(device)
         try:
-            record = Record.from_json(file.read_text(encoding="utf-8"))
-            if record.device != device:
-                raise ValueError(f"it is about {record.device}")
+            return self._read_record(file)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            aside = file.with_suffix(".corrupt")
+        except (OSError, ValueError) as error:
+            sentence = f"what was remembered of {device} cannot be read ({error})"
             if set_aside:
-                file.replace(aside)
-            raise FlavourError(
-                Code.RECORD,
-                f"what was remembered of {device} cannot be read ({error})",
-                f"it {'was' if set_aside else 'will be'} set aside as {aside}; ask again",
-            ) from error
-        return record
+                raise _set_aside(file, sentence) from error
+            raise FlavourError(Code.RECORD, sentence, "it will be set aside at the next request") from error
 
     def save(self, record: Record) -> None:
-        _write(self._record_file(record.device), record.to_json())
+        _write(self._record_file(record.device), record.to_text())
+
+    def change(self, device: DeviceId, **fields: Any) -> None:
+        """These fields of the record have other values from now on."""
+        _append(self._record_file(device), changed(**fields))
+
+    def restore(self, record: Record) -> None:
+        """The record that was there before."""
+        self.change(record.device, **asdict(record))
+
+    def mark(self, device: DeviceId, text: str) -> None:
+        """What is about to be done, for who finds the record unfinished."""
+        _append(self._record_file(device), step(text))
 
     def drop(self, device: DeviceId) -> None:
         self._record_file(device).unlink(missing_ok=True)
 
     def records(self) -> Iterator[Record]:
         """Of all devices that have one; what cannot be read is told when its device is asked for."""
-        for file in sorted(self._records.glob("[!.]*.json")):
+        for file in _files(self._records):
             with suppress(OSError, ValueError):
-                yield Record.from_json(file.read_text(encoding="utf-8"))
+                yield self._read_record(file)
 
     def unfinished(self) -> Iterator[Record]:
         """Of the devices whose worker died in the middle of a switch, or is still at it."""
@@ -74,78 +98,149 @@ class Journal:
     def taken(self, device: DeviceId) -> int:
         """SEQNUM of the last uevent whose request for this device was taken on; 0 if none was."""
         try:
-            return int((self._taken / _file_name(device)).read_text(encoding="ascii"))
+            return int((self._taken / _file_name(str(device))).read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             return 0
 
     def take(self, request: Request) -> None:
         """Never again take this request, or an earlier one of its device, from udev."""
         if request.seqnum:
-            _write(self._taken / _file_name(request.device), f"{request.seqnum}\n")
+            _write(self._taken / _file_name(str(request.device)), f"{request.seqnum}\n")
 
-    def begin(self, request: Request, instance: int) -> None:
-        """The request, for this instance of its device, is in work from now on, until `end`."""
-        words = {
-            "wanted": request.wanted,
-            "uuid": request.uuid,
-            "asker": request.asker,
-            "instance": instance,
-            "candidates": request.candidates,
-            "force": sorted(request.force),
-        }
-        _write(self._begun / _file_name(request.device), json.dumps(words) + "\n")
-        self.take(request)
+    def begin(self, requests: Sequence[Request], instances: Sequence[int]) -> None:
+        """These requests, each for this instance of its device, are in work together from now on, until `end`."""
+        words = [
+            {
+                "device": asdict(request.device),
+                "wanted": request.wanted,
+                "uuid": request.uuid,
+                "asker": request.asker,
+                "instance": instance,
+                "candidates": request.candidates,
+                "force": sorted(request.force),
+                "begun": request.begun or time.time(),
+            }
+            for request, instance in zip(requests, instances, strict=True)
+        ]
+        _write(self._begun / _file_name(str(requests[0].device)), json.dumps(words) + "\n")
+        for request in requests:
+            self.take(request)
 
-    def end(self, device: DeviceId) -> None:
-        (self._begun / _file_name(device)).unlink(missing_ok=True)
+    def end(self, requests: Sequence[Request]) -> None:
+        (self._begun / _file_name(str(requests[0].device))).unlink(missing_ok=True)
 
-    def unanswered(self) -> Iterator[tuple[Request, int]]:
-        """What a daemon that died had begun and not answered, with the instance of the device that was meant."""
-        for file in sorted(self._begun.glob("[!.]*")):
-            bus, _, name = file.name.partition(":")
-            try:
-                words = json.loads(file.read_text(encoding="utf-8"))
-                request = Request(
-                    DeviceId(bus, name),
-                    str(words["wanted"]),
-                    Origin.RECOVERY,
-                    words["uuid"],
-                    candidates=tuple(map(str, words.get("candidates", ()))),
-                    force=frozenset(map(str, words.get("force", ()))),
-                    asker=words.get("asker"),
-                )
-                yield request, int(words["instance"])
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                file.unlink()  # whoever wrote it, it is no request of ours
+    def unanswered(self) -> Iterator[tuple[Begun, ...]]:
+        """What a daemon that died had begun and not answered; each tuple was begun together."""
+        for file in _files(self._begun):
+            with suppress(OSError, ValueError):  # `prepare` has set it aside
+                yield _read_begun(file)
 
     # --- locks
 
     @contextmanager
-    def locked(self, device: DeviceId, wait: Callable[[int], None] = lambda _pid: None) -> Iterator[None]:
-        """Alone with the device. A worker may outlive its daemon; its successor waits here until the kernel has let
-        the first one go. wait: called before, with the number of the process that is waited for (0 if it is not told).
+    def locked(self, keys: Collection[str], wait: Callable[[int], None] = lambda _pid: None) -> Iterator[None]:
+        """Alone with all that shares one of these keys (see kin.py).
+
+        A worker may outlive its daemon; its successor waits here until the kernel has let the first one go. wait:
+        called before, with the number of the process that is waited for (0 if it is not told).
         """
-        fd = os.open(self._locks / _file_name(device), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(fd, 20, 0)
-                wait(int(holder) if holder.isdigit() else 0)
-                fcntl.flock(fd, fcntl.LOCK_EX)
-            os.ftruncate(fd, os.pwrite(fd, str(os.getpid()).encode(), 0))
+        with ExitStack() as stack:
+            for key in sorted(keys):  # in one order, or two could wait for each other
+                fd = os.open(self._lock_file(key), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                stack.callback(os.close, fd)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    wait(_holder(fd))
+                    fcntl.flock(fd, fcntl.LOCK_EX)
+                os.ftruncate(fd, os.pwrite(fd, str(os.getpid()).encode(), 0))
             yield
+
+    def in_work(self, key: str) -> bool:
+        """Whether a worker, of whichever daemon, holds this key now."""
+        try:
+            fd = os.open(self._lock_file(key), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
         finally:
             os.close(fd)
+        return False
 
     # ---
 
+    def _lock_file(self, key: str) -> Path:
+        return self._locks / _file_name(key)
+
     def _record_file(self, device: DeviceId) -> Path:
-        return self._records / f"{_file_name(device)}.json"
+        return self._records / f"{_file_name(str(device))}.json"
+
+    def _read_record(self, file: Path) -> Record:
+        record = Record.from_text(_read(file))
+        if self._record_file(record.device) != file:
+            raise ValueError(f"it is about {record.device}")
+        return record
 
 
-def _file_name(device: DeviceId) -> str:
-    return f"{device.bus}:{device.name}"
+def _read_begun(file: Path) -> tuple[Begun, ...]:
+    try:
+        found = tuple(_begun_of(words) for words in json.loads(_read(file)))
+        if not found or _file_name(str(found[0].request.device)) != file.name:
+            raise ValueError("it is about another device")
+        return found
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _begun_of(words: dict[str, Any]) -> Begun:
+    request = Request(
+        DeviceId.parse(f"{words['device']['bus']}/{words['device']['name']}"),
+        str(words["wanted"]),
+        Origin.RECOVERY,
+        words["uuid"],
+        candidates=tuple(map(str, words["candidates"])),
+        force=frozenset(map(str, words["force"])),
+        asker=words["asker"],
+        begun=float(words["begun"]),
+    )
+    if not isinstance(request.uuid, str | None) or not isinstance(request.asker, str | None):
+        raise ValueError("a field is not a text")
+    return Begun(request, int(words["instance"]))
+
+
+def _holder(fd: int) -> int:
+    holder = os.pread(fd, 20, 0)
+    return int(holder) if holder.isdigit() else 0
+
+
+def _files(directory: Path) -> list[Path]:
+    return [file for file in sorted(directory.glob("[!.]*")) if file.suffix != ".corrupt"]
+
+
+def _file_name(key: str) -> str:
+    return key.replace("/", ":")
+
+
+def _set_aside(file: Path, sentence: str) -> FlavourError:
+    aside = file.with_name(f"{file.name}.corrupt")
+    try:
+        file.replace(aside)
+    except OSError as error:
+        return FlavourError(Code.RECORD, sentence, f"and it cannot be set aside: {error}; take it away")
+    return FlavourError(Code.RECORD, sentence, f"it was set aside as {aside}, and the device counts as never touched")
+
+
+def _read(file: Path) -> str:
+    """Of a plain file that is root's (ours) alone; ValueError for any other."""
+    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, encoding="utf-8") as stream:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise ValueError("it is no plain file of root's own")
+        return stream.read()
 
 
 def _write(file: Path, text: str) -> None:
@@ -156,3 +251,21 @@ def _write(file: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     new.replace(file)
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _append(file: Path, line: str) -> None:
+    """To a file that is there: the whole line or nothing of it."""
+    words = line.encode()
+    fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if (written := os.write(fd, words)) != len(words):
+            os.ftruncate(fd, os.fstat(fd).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        os.fsync(fd)
+    finally:
+        os.close(fd)

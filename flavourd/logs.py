@@ -2,8 +2,9 @@
 """Tell outcomes to the journal, with fields that programs can match, and to the terminal when there is one.
 
 Fields: FLAVOURD_DEVICE, _FLAVOUR, _ORIGIN, _KIND, _CODE, _DRIVER, _CANDIDATE, _UUID (that marks the request), _ASKER
-(who it was, on the control socket), ERRNO, and once for each candidate that refused or was not tried FLAVOURD_REFUSED
-or FLAVOURD_SKIPPED. Every kind of outcome has a MESSAGE_ID, which systemd/flavourd.catalog explains (`journalctl -x`).
+(who it was, on the control socket), ERRNO; once for each candidate that refused or was not tried FLAVOURD_REFUSED or
+FLAVOURD_SKIPPED, and once for each guard that found something FLAVOURD_GUARD. Every kind of outcome has a MESSAGE_ID,
+which systemd/flavourd.catalog explains (`journalctl -x`).
 """
 
 import sys
@@ -59,6 +60,7 @@ def tell(outcome: Outcome) -> None:
     }
     more = [f"FLAVOURD_REFUSED={refusal}" for refusal in outcome.refusals]
     more += [f"FLAVOURD_SKIPPED={skip}" for skip in outcome.skips]
+    more += [f"FLAVOURD_GUARD={guard}" for guard in dict.fromkeys(finding.guard for finding in outcome.findings)]
     _send(str(outcome), MESSAGE_IDS[outcome.kind], _PRIORITIES[outcome.kind], fields, more)
 
 

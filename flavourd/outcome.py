@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flavourd.errors import Code
+from flavourd.errors import Code, FlavourError
 from flavourd.request import Request
+from flavourd.use import Finding
 
 
 class Source(StrEnum):
@@ -76,7 +77,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """driver: what holds the device now. proof: what stands in the flavour's proof directory (`vfio0`)."""
+    """driver: what holds the device now. proof: what stands in the flavour's proof directory (`vfio0`).
+
+    findings: what the host uses the device for: if it was refused for that, what it was refused for.
+    """
 
     request: Request
     kind: Kind
@@ -88,6 +92,7 @@ class Outcome:
     refusals: tuple[Refusal, ...] = ()
     skips: tuple[Skip, ...] = ()
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     code: Code | None = None
     sentence: str = ""
     hint: str = ""
@@ -98,6 +103,8 @@ class Outcome:
         parts = [self.headline]
         parts += map(str, self.refusals)
         parts += [str(skip) for skip in self.skips if skip.missed]
+        although = "" if self.kind is Kind.REFUSED else "although "
+        parts += [f"{although}{finding}" for finding in self.findings]
         parts += self.notes
         if self.hint:
             parts.append(self.hint)
@@ -134,6 +141,20 @@ class Outcome:
     def _holder(self) -> str:
         holder = f"driver {self.driver}" if self.driver else "no driver"
         return f"{holder} ({', '.join(self.proof)})" if self.proof else holder
+
+
+def refused(request: Request, error: FlavourError) -> Outcome:
+    """The outcome of a request of which nothing was carried out."""
+    return Outcome(
+        request,
+        Kind.REFUSED,
+        request.wanted,
+        code=error.code,
+        sentence=error.sentence,
+        hint=error.hint,
+        errno=error.errno,
+        findings=error.findings,
+    )
 
 
 def errno_text(number: int) -> str:

@@ -3,20 +3,18 @@
 dry run.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from flavourd.candidates import candidates, only_named
-from flavourd.device import Binding, Device
+from flavourd.device import Binding, Device, Sriov
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT, FlavourOnBus, Flavours, check_kernel_name, clip
 from flavourd.module_index import ModuleIndex, module_name
 from flavourd.outcome import Candidate, Skip
 from flavourd.record import Record
 from flavourd.request import Request
-
-# What who asks may pass over, each by its name.
-TABLE = "table"
-GUARDS = {TABLE: "a candidate's table does not list the device (an override binds any driver to any device)"}
+from flavourd.use import Finding, Guard, Severity
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,8 @@ class Plan:
     already: the device is in the flavour; nothing is to be done. candidates: to be tried in this order (none on the
     way to `default`). target: for `default`, the binding to go back to; None there means that the bus shall choose a
     driver itself. original: the device's binding before flavourd first touched it. undo: where it returns to if this
-    fails.
+    fails. sriov: of a PF, before flavourd first touched it. findings: what the host uses the device for, and yet it
+    would be switched.
     """
 
     request: Request
@@ -40,6 +39,14 @@ class Plan:
     skips: tuple[Skip, ...] = ()
     target: Binding | None = None
     notes: tuple[str, ...] = ()
+    sriov: Sriov | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def intent(self) -> tuple[str, ...]:
+        """What would be tried, in this order: modules, or on the way to `default` a driver."""
+        back = (self.target and self.target.driver) or "what the bus chooses"
+        return tuple(candidate.module for candidate in self.candidates) or (back,)
 
 
 def flavour_of(request: Request, flavours: Flavours, device: Device) -> str:
@@ -65,6 +72,18 @@ def flavour_of(request: Request, flavours: Flavours, device: Device) -> str:
     if request.wanted != DEFAULT:
         flavours.named(request.wanted)
     return request.wanted
+
+
+def guarded(planned: Plan, found: Iterable[Finding], severities: Mapping[Guard, Severity]) -> Plan:
+    """The plan with what the host uses the device for; FlavourError(IN_USE) if it would not be switched for that."""
+    device, force = planned.device.id, planned.request.force
+    told = tuple(finding for finding in found if severities[finding.guard] is not Severity.OFF)
+    against = [each for each in told if severities[each.guard] is Severity.ERROR and each.guard not in force]
+    if against:
+        guards = list(dict.fromkeys(finding.guard for finding in against))
+        hint = f"free it, or pass over it if you know better: {' '.join(f'--force={guard}' for guard in guards)}"
+        raise FlavourError(Code.IN_USE, f"{device} is in use ({', '.join(guards)})", hint, findings=tuple(against))
+    return replace(planned, findings=told)
 
 
 def plan(request: Request, device: Device, flavours: Flavours, index: ModuleIndex, record: Record | None) -> Plan:
@@ -99,11 +118,12 @@ def plan(request: Request, device: Device, flavours: Flavours, index: ModuleInde
     if held and (record is None or record.flavour in (name, DEFAULT)):  # DEFAULT: the way back was begun, not gone
         _check_holder(request, name, device)
         return Plan(request, name, flavour.proof, device, original, undo, already=True)
+    sriov = record.sriov if record else device.sriov
     _check_takeable(device, on_bus, index)
     found, skips = candidates(device.modalias, device.id.bus, on_bus, index)
     if request.candidates:
         try:
-            found, skips = only_named(request.candidates, TABLE in request.force, found, skips, index.blacklisted)
+            found, skips = only_named(request.candidates, Guard.TABLE in request.force, found, skips, index.blacklisted)
         except ValueError as error:
             known = ", ".join(c.module for c in found) or "none"
             hint = f"candidates are: {known}; --force=table takes one whatever its table says"
@@ -116,7 +136,9 @@ def plan(request: Request, device: Device, flavours: Flavours, index: ModuleInde
             "lift the blacklist for one of them (modprobe.d, modprobe.blacklist=)",
         )
     notes = tuple(f"{warning}: variants may be missed" for warning in index.warnings)
-    return Plan(request, name, flavour.proof, device, original, undo, candidates=found, skips=skips, notes=notes)
+    return Plan(
+        request, name, flavour.proof, device, original, undo, candidates=found, skips=skips, notes=notes, sriov=sriov
+    )
 
 
 def _plan_default(request: Request, device: Device, flavours: Flavours, record: Record | None) -> Plan:
@@ -125,7 +147,8 @@ def _plan_default(request: Request, device: Device, flavours: Flavours, record: 
     if held or _still_ours(device, record):
         # Without a record somebody else brought the device here (by hand, libvirt, driverctl): then the bus knows best.
         target = original if record is not None else None
-        return Plan(request, DEFAULT, held, device, original, undo, target=target)
+        sriov = record.sriov if record else device.sriov
+        return Plan(request, DEFAULT, held, device, original, undo, target=target, sriov=sriov)
     notes: tuple[str, ...] = ()
     if device.binding.driver is None:
         bus, name = device.id.bus, device.id.name
@@ -152,9 +175,9 @@ def _roots(device: Device, record: Record | None, held: bool) -> tuple[Binding, 
 
 
 def _check_options(request: Request, flavour: str) -> None:
-    if unknown := sorted(request.force - GUARDS.keys()):
+    if unknown := sorted(request.force - set(Guard)):
         sentence = f"there is no guard {clip(unknown[0])!r} to pass over"
-        raise FlavourError(Code.UNKNOWN_GUARD, sentence, f"known guards: {', '.join(GUARDS)}")
+        raise FlavourError(Code.UNKNOWN_GUARD, sentence, f"known guards: {', '.join(Guard)}")
     for name in request.candidates:
         try:
             check_kernel_name("module name", name)

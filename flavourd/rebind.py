@@ -4,8 +4,9 @@
 import errno
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from flavourd.device import Binding, DeviceId
+from flavourd.device import Binding, DeviceId, Sriov
 from flavourd.kmod import Kmod
 from flavourd.step import Step, Tell, What, tell_nobody
 from flavourd.sysfs import Sysfs
@@ -15,8 +16,12 @@ from flavourd.sysfs import Sysfs
 DEFERRED_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
+class NotWantedAnyMore(Exception):
+    """The kernel has let go so late that what was asked for is to be dropped."""
+
+
 class Rebind:
-    """One device. Methods raise OSError for failed writes.
+    """One device. Methods raise OSError for failed writes, and NotWantedAnyMore if `wanted` says so after an unbind.
 
     touched: whether anything was written to the device. met: the driver that had the device when it was first touched,
     or took it while it was being switched; it is news for who saw a driverless device before.
@@ -31,6 +36,7 @@ class Rebind:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._device, self._sysfs, self._kmod, self._tell, self._pause = device, sysfs, kmod, tell, pause
+        self.wanted: Callable[[], bool] = lambda: True
         self.touched = False
         self.met: Binding | None = None
 
@@ -45,7 +51,9 @@ class Rebind:
     def bind(self, driver: str) -> int:
         """Give the device, reserved before, to `driver`; 0, or the errno of its probe."""
         number = self._bind(driver)
-        if number == errno.EBUSY and (other := self._sysfs.binding(self._device)).driver not in (None, driver):
+        other = self._sysfs.binding(self._device) if number == errno.EBUSY else Binding()
+        # Under another override somebody else has bound it, and it is his.
+        if other.driver not in (None, driver) and other.override == driver:
             self.met = other
             self._unbind()
             number = self._bind(driver)
@@ -85,6 +93,19 @@ class Rebind:
             self._sysfs.probe(self._device)
         return self._sysfs.driver(self._device)
 
+    def remove_vfs(self) -> None:
+        """Of a PF, which no vfio driver takes while it has any."""
+        if (sriov := self._sysfs.sriov(self._device)) and sriov.vfs:
+            self.touched = True
+            self._tell(Step(What.UNBINDING, f"removing its {sriov.vfs} VFs"))
+            self._sysfs.enable_vfs(self._device, replace(sriov, vfs=0))
+
+    def restore_vfs(self, sriov: Sriov) -> None:
+        """As many as the PF had, when its driver is back."""
+        if sriov != self._sysfs.sriov(self._device):
+            self._tell(Step(What.RESTORING, f"making its {sriov.vfs} VFs again"))
+            self._sysfs.enable_vfs(self._device, sriov)
+
     # ---
 
     def _return(self, driver: str, module: str | None) -> int:
@@ -103,6 +124,8 @@ class Rebind:
             except OSError as error:
                 if error.errno not in (errno.ENODEV, errno.ENOENT):  # unbound or unloaded by somebody who was faster
                     raise
+            if not self.wanted():
+                raise NotWantedAnyMore
 
     def _bind(self, driver: str) -> int:
         """0, or the errno.

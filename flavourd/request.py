@@ -27,8 +27,9 @@ class Request:
     the uevent that brought the request, growing with time for each device; 0 for requests that no uevent brought.
 
     candidates: modules to be tried, in this order and no other; empty: those that the kernel's tables give. force:
-    names of guards to be passed over (see plan.GUARDS). beside: other devices that are asked for in the same breath,
-    and told of by outcomes of their own. asker: who is at the other end of the control socket.
+    names of guards to be passed over. beside: other devices that are asked for in the same breath,
+    and told of by outcomes of their own. asker: who is at the other end of the control socket. begun: when a daemon
+    before this one began it, in seconds since the epoch.
     """
 
     device: DeviceId
@@ -40,6 +41,15 @@ class Request:
     force: frozenset[str] = frozenset()
     beside: frozenset[DeviceId] = frozenset()
     asker: str | None = None
+    begun: float | None = None
 
     def __str__(self) -> str:
         return f"{self.device} -> {self.wanted} ({self.origin})"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A request that was begun for this instance of its device (see Device)."""
+
+    request: Request
+    instance: int

@@ -50,7 +50,8 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         watchdog = asyncio.create_task(_watchdog())
         desk = self._desk
-        desk.host.journal.prepare()
+        for trouble in desk.host.journal.prepare():
+            logs.tell_trouble(trouble, logs.WARNING)
         uevents = Uevents(UdevDatabase(self._root))
         loop.add_reader(uevents.fileno(), self._on_uevents, uevents)
         desk.recover()

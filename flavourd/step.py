@@ -18,10 +18,11 @@ class What(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """text: what, in words: `binding to vfio-pci`."""
+    """text: what, in words: `binding to vfio-pci`. pid: the process that is waited for, if it is another one's."""
 
     what: What
     text: str
+    pid: int = 0
 
 
 Tell = Callable[[Step], None]

@@ -106,12 +106,16 @@ class Survey:
 
     def _hardware(self, place: str) -> Iterator[str]:
         """Directories of the closest devices with a driver_override that an interface or disk stands on."""
-        beside = os.path.dirname(place)
-        # With multipath an NVMe namespace stands on its subsystem, which has links to its controllers.
-        links = [f"{beside}/{name}" for name in entries(beside) if _CONTROLLER.fullmatch(name)]
-        controllers = [os.path.realpath(link) for link in links if os.path.islink(link)]
-        for above in controllers or [beside]:
+        for above in stands_on(place):
             while above.startswith(f"{self._real}/") and not os.path.exists(f"{above}/driver_override"):
                 above = os.path.dirname(above)
             if above.startswith(f"{self._real}/"):
                 yield above
+
+
+def stands_on(place: str) -> list[str]:
+    """Directories that an interface or disk stands on, by the real path of its own."""
+    beside = os.path.dirname(place)
+    # With multipath an NVMe namespace stands on its subsystem, which has links to its controllers.
+    links = [f"{beside}/{name}" for name in entries(beside) if _CONTROLLER.fullmatch(name)]
+    return [os.path.realpath(link) for link in links if os.path.islink(link)] or [beside]

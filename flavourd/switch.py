@@ -6,42 +6,65 @@ of candidates is walked here.
 """
 
 import errno
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from flavourd.device import Binding, DeviceId
-from flavourd.errors import Code
-from flavourd.iommu import viability_note
+from flavourd.device import Binding, DeviceId, Sriov
+from flavourd.errors import Code, FlavourError
 from flavourd.kmod import Kmod
 from flavourd.kmsg import Kmsg
 from flavourd.outcome import Candidate, Kind, Outcome, Refusal, errno_text
 from flavourd.plan import Plan
-from flavourd.rebind import DEFERRED_PAUSES, Rebind
+from flavourd.rebind import DEFERRED_PAUSES, NotWantedAnyMore, Rebind
 from flavourd.step import Step, Tell, What, tell_nobody
 from flavourd.sysfs import Sysfs
 
 
 class Switch:
-    """One run of one plan. `original` and `undo` are the plan's, with what only came to light on the way."""
+    """One run of one plan. `original` and `undo` are the plan's, with what only came to light on the way.
 
-    def __init__(self, plan: Plan, sysfs: Sysfs, kmod: Kmod, kmsg: Kmsg, tell: Tell = tell_nobody) -> None:
+    wanted: asked after each unbind, which may have slept in the kernel for long: whether to go on.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sysfs: Sysfs,
+        kmod: Kmod,
+        kmsg: Kmsg,
+        tell: Tell = tell_nobody,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._plan, self._sysfs, self._kmod, self._kmsg, self._tell = plan, sysfs, kmod, kmsg, tell
         self._device: DeviceId = plan.device.id
         self._rebind = Rebind(self._device, sysfs, kmod, tell)
+        self._rebind.wanted = wanted
+        self._tried: set[str] = set()
         self._refusals: list[Refusal] = []
 
     def run(self) -> Outcome:
         """Never raises for what the kernel answers: that is the outcome."""
         try:
             outcome = self._claim() if self._plan.candidates else self._return()
+        except NotWantedAnyMore:
+            sentence = "the kernel let it go so late that the wish is dropped, as flavourd.yaml says"
+            hint = "ask again if you still want it"
+            outcome = self._outcome(Kind.UNDONE, code=Code.STUCK, sentence=sentence, hint=hint)
         except OSError as error:
             sentence = f"{error.filename or 'a step'} failed: {errno_text(error.errno or 0)}"
             outcome = self._outcome(Kind.UNDONE, code=Code.HOST, sentence=sentence, errno=error.errno)
-        # What an earlier, interrupted switch left half done is undone even if this one did not begin.
-        begun = self._rebind.touched or self.undo != self._plan.device.binding
-        if outcome.kind is not Kind.UNDONE:
-            return outcome
-        return self._undo(outcome) if begun else replace(outcome, kind=Kind.REFUSED)
+        return self._undo(outcome) if outcome.kind is Kind.UNDONE else outcome
+
+    def leave(self, why: FlavourError) -> Outcome:
+        """Instead of `run`, because another switch of the same transaction failed."""
+        return self._undo(self._outcome(Kind.UNDONE, code=why.code, sentence=why.sentence, hint=why.hint))
+
+    def take_back(self, outcome: Outcome, why: FlavourError) -> Outcome:
+        """Undo a switch that went well, because another one of the same transaction did not."""
+        return self._undo(
+            replace(outcome, kind=Kind.UNDONE, code=why.code, sentence=why.sentence, hint=why.hint, candidate=None)
+        )
 
     @property
     def original(self) -> Binding:
@@ -64,10 +87,9 @@ class Switch:
         for candidate in self._plan.candidates:
             driver, refusal = self._driver_of(candidate)
             if driver and not (refusal := self._try(driver, candidate)):
-                note = viability_note(self._plan.device, self._plan.request.beside)
-                return self._outcome(
-                    Kind.SWITCHED, candidate=candidate, notes=(*self._plan.notes, *filter(None, (note,)))
-                )
+                return self._outcome(Kind.SWITCHED, candidate=candidate, notes=self._notes_of_claim(driver))
+            if driver and (contested := self._contested(driver)):
+                return contested
             if refusal:
                 self._refusals.append(refusal)
                 self._tell(Step(What.REFUSED, str(refusal)))
@@ -97,6 +119,8 @@ class Switch:
         return min(drivers, key=lambda name: (name.replace("-", "_") != module, name)), None
 
     def _try(self, driver: str, candidate: Candidate) -> Refusal | None:
+        self._rebind.remove_vfs()
+        self._tried.add(driver)
         self._rebind.reserve(driver)
         self._kmsg.lines()  # what was said before the bind is no answer to it
         number = self._rebind.bind(driver)
@@ -109,6 +133,21 @@ class Switch:
         else:
             return None
         return Refusal(candidate.module, said, number or None, self._kmsg.lines())
+
+    def _contested(self, driver: str) -> Outcome | None:
+        """If another program has written the override that was for `driver`."""
+        if not (sentence := self._other_writer(driver)):
+            return None
+        hint = "find out who it is (driverctl, libvirt, a script), and let one of the two have the device"
+        return self._outcome(Kind.UNDONE, code=Code.CONTESTED, sentence=sentence, hint=hint)
+
+    def _notes_of_claim(self, driver: str) -> tuple[str, ...]:
+        return (*self._plan.notes, *filter(None, (self._other_writer(driver),)))
+
+    def _other_writer(self, driver: str) -> str | None:
+        if not self._sysfs.exists(self._device) or (found := self._sysfs.override(self._device)) == driver:
+            return None
+        return f"another program has {f'given its override to {found}' if found else 'cleared its override'} meanwhile"
 
     def _nobody_claimed(self) -> Outcome:
         if not self._rebind.touched:
@@ -128,7 +167,7 @@ class Switch:
         try:
             if target:
                 self._rebind.put(target)
-                return self._outcome(Kind.SWITCHED)
+                return self._outcome(Kind.SWITCHED, notes=(*self._plan.notes, *self._vfs_again(self._plan.sriov)))
             driver = self._rebind.let_bus_choose(self._plan.device.modalias)
         except OSError as error:
             self._refusals.append(self._not_taken_back(target, error))
@@ -138,12 +177,30 @@ class Switch:
             sentence = f"without an override it goes to {driver} again"
             hint = f"take away what gives it to {driver}: ids= in modprobe.d or on the kernel's command line, or new_id"
             return self._outcome(Kind.UNDONE, code=Code.NATIVE_REFUSED, sentence=sentence, hint=hint)
-        note = () if driver else ("no native driver of this kernel takes it",)
+        note = self._vfs_again(self._plan.sriov) if driver else ("no native driver of this kernel takes it",)
         return self._outcome(Kind.SWITCHED, notes=note)
+
+    def _vfs_again(self, sriov: Sriov | None) -> tuple[str, ...]:
+        """Make the VFs that the PF had; what to tell if they do not come."""
+        if sriov:
+            try:
+                self._rebind.restore_vfs(sriov)
+            except OSError as error:
+                why = errno_text(error.errno or 0)
+                return (f"its {sriov.vfs} VFs did not come back: {why}; try echo {sriov.vfs} > sriov_numvfs",)
+        return ()
 
     def _undo(self, failed: Outcome) -> Outcome:
         """The outcome as it stands after everything was put back; BROKEN if that failed too."""
+        # What an earlier, interrupted switch left half done is undone even if this one did not begin.
+        if not self._rebind.touched and self.undo == self._plan.device.binding:
+            return replace(failed, kind=Kind.REFUSED)
+        self._rebind.wanted = lambda: True
         if self._sysfs.exists(self._device):
+            if other := self._taken_over():
+                sentence = f"another program has bound it to {other} meanwhile, and it is left there"
+                hint = "`default` takes it away from there again"
+                return self._now(failed, kind=Kind.BROKEN, code=Code.CONTESTED, sentence=sentence, hint=hint)
             self._tell(Step(What.RESTORING, f"putting it back: {self.undo}"))
             try:
                 self._rebind.put(self.undo)
@@ -153,8 +210,17 @@ class Switch:
                     hint = "mend what the kernel names, then ask for `default`"
                     return self._now(failed, kind=Kind.BROKEN, hint=hint)
             else:
-                return self._now(failed)
+                had = self._plan.sriov if self.undo == self.original else self._plan.device.sriov
+                notes = self._vfs_again(had) if self.undo.driver else ()
+                return self._now(failed, notes=(*failed.notes, *notes))
         return self._now(failed, kind=Kind.GONE, code=Code.NO_DEVICE, sentence="", hint="")
+
+    def _taken_over(self) -> str | None:
+        """The driver to which another program has bound the device, under an override that is none of ours."""
+        found = self._sysfs.binding(self._device)
+        ours = found.override in (*self._tried, self.undo.override, self._plan.device.binding.override)
+        known = (None, *self._tried, self.undo.driver, self._plan.device.binding.driver)
+        return found.driver if not ours and found.driver not in known else None
 
     def _not_taken_back(self, binding: Binding | None, error: OSError) -> Refusal:
         who = (binding and binding.driver) or "the bus"
@@ -176,6 +242,12 @@ class Switch:
         plan = self._plan
         before = plan.device.binding.driver
         outcome = Outcome(
-            plan.request, kind, plan.flavour, before=before, skips=plan.skips, **{"notes": plan.notes, **fields}
+            plan.request,
+            kind,
+            plan.flavour,
+            before=before,
+            skips=plan.skips,
+            findings=plan.findings,
+            **{"notes": plan.notes, **fields},
         )
         return self._now(outcome)

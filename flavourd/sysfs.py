@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from flavourd.device import Binding, Device, DeviceId, GroupMember
+from flavourd.device import Binding, Device, DeviceId, GroupMember, Sriov
 from flavourd.errors import Code, FlavourError
 
 # How the kernel prints an override that is not set (drivers/base: sysfs_emit("%s\n", NULL)); AP queues print nothing.
@@ -51,6 +51,7 @@ class Sysfs:
             proofs=tuple((name, entries(path / name)) for name in proofs),
             parent=None if overridable else _overridable_above(path),
             interfaces=_interfaces(path),
+            sriov=_sriov(path),
         )
 
     def exists(self, device: DeviceId) -> bool:
@@ -75,6 +76,9 @@ class Sysfs:
 
     def proof(self, device: DeviceId, directory: str) -> tuple[str, ...]:
         return entries(self._bus_path(device) / directory)
+
+    def sriov(self, device: DeviceId) -> Sriov | None:
+        return _sriov(self._bus_path(device))
 
     def module_drivers(self, module: str, bus: str) -> tuple[str, ...]:
         """Drivers that a loaded module has registered on a bus; the module's name alone does not tell them (vfio_pci,
@@ -112,6 +116,15 @@ class Sysfs:
         afterwards.
         """
         _write(self._sys / "bus" / device.bus / "drivers_probe", device.name)
+
+    def enable_vfs(self, device: DeviceId, sriov: Sriov) -> None:
+        """Make a PF's VFs, or remove them all (`vfs` 0): the kernel refuses to go from one number to another at once.
+
+        Removing returns when the drivers of all VFs have let go.
+        """
+        path = self._bus_path(device)
+        _write(path / "sriov_drivers_autoprobe", str(int(sriov.autoprobe)))
+        _write(path / "sriov_numvfs", str(sriov.vfs))
 
     # ---
 
@@ -178,6 +191,14 @@ def device_id(path: Path | str) -> DeviceId | None:
 def _interfaces(path: Path) -> tuple[str, ...]:
     below = ["", *(f"{name}/" for name in entries(path) if name.startswith("virtio"))]
     return tuple(name for place in below for name in entries(f"{path}/{place}net"))
+
+
+def _sriov(path: Path) -> Sriov | None:
+    """Counted by links: reading `sriov_numvfs` would wait for whoever makes or removes VFs."""
+    if not (path / "sriov_totalvfs").exists():
+        return None
+    vfs = sum(name.startswith("virtfn") for name in entries(path))
+    return Sriov(vfs, text_of(path / "sriov_drivers_autoprobe") != "0")
 
 
 def _overridable_above(path: Path) -> DeviceId | None:

@@ -1,160 +1,246 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Whose turn it is: requests of one device one after the other, those of different devices side by side.
+"""Whose turn it is: what shares a key (a device, an IOMMU group, a PF) one after the other, all else side by side.
 
-Every request that is taken on gets an answer within the deadline of its turn, whatever the kernel does. A device whose
-worker is past it is stuck: its requests are refused until the kernel lets go, and what came of it is then told too.
+Every request that is taken on gets an answer within the deadline of its turn, whatever the kernel does. A turn whose
+worker is past it is stuck: what shares a key with it is refused until the kernel lets go, and what came of it is then
+told too.
 """
 
 import asyncio
 import traceback
-from collections import deque
-from collections.abc import Callable, Collection
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from flavourd.answer import refused
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
-from flavourd.outcome import Kind, Outcome
+from flavourd.outcome import Kind, Outcome, refused
 from flavourd.request import Origin, Request
-from flavourd.step import Step, Tell, What
+from flavourd.step import Step, What
+from flavourd.stuck import Stuck
+from flavourd.together import TellOf
 from flavourd.worker import Worker, WorkerDied
 
 # Enough to keep every lock of the kernel's driver core busy; more would only wait there and cost memory.
 _WORKERS_AT_ONCE = 16
 _SLOT_SECONDS = 5.0
+# Who asks faster than the kernel switches must not cost memory without end.
+_MOST_WAITING_FOR_A_DEVICE = 256
+
+
+class _Turn:
+    """Requests that are carried out together, and the keys that nobody else may have meanwhile."""
+
+    def __init__(self, requests: Sequence[Request], keys: frozenset[str], deadline: float) -> None:
+        self.requests, self.keys, self.deadline = tuple(requests), keys, deadline
+        self.devices = frozenset(request.device for request in requests)
+        self.step: tuple[Request, Step] = (self.requests[0], Step(What.WAITING, "waiting for its turn"))
+        self.dropped = False
+        self.stuck: Stuck | None = None
 
 
 class Turns:
-    """begin: called when a request's turn has come, gives the work for its worker. answered: gets every outcome. told:
-    gets every step on the way to it.
+    """begin: called when the turn of requests has come, gives the work for their worker. answered: gets the outcomes of
+    requests that were taken on together. told: gets every step on the way to them. inquire: finds out about a request
+    whose worker (its pid, and the step it is at) is stuck.
 
-    `deadline`: seconds. `open` counts the requests without an answer; `stuck` holds the devices whose worker is past
-    it; `steps` has the last step of each device that is not done with.
+    `deadline`: seconds. `open` counts the requests without an answer, `waiting` those whose turn has not come; `stuck`
+    holds the devices whose worker is past the deadline; `steps` has the last step of each device that is not done with.
     """
 
     def __init__(
         self,
-        begin: Callable[[Request], Callable[[Tell], Outcome]],
-        answered: Callable[[Outcome], None],
+        begin: Callable[[Sequence[Request], frozenset[str]], Callable[[TellOf], list[Outcome]]],
+        answered: Callable[[Sequence[Outcome]], None],
         told: Callable[[Request, Step], None],
+        inquire: Callable[[Request, int, Step], Awaitable[Stuck]],
         deadline: float,
     ) -> None:
-        self._begin, self._answered, self._told, self.deadline = begin, answered, told, deadline
-        self._queues: dict[DeviceId, deque[Request]] = {}
+        self._begin, self._answered, self._told, self._inquire = begin, answered, told, inquire
+        self.deadline = deadline
+        self._lines: dict[str, deque[_Turn]] = {}
+        self._holders: dict[str, _Turn] = {}
         self._servers: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_WORKERS_AT_ONCE)
         self._all_answered = asyncio.Event()
         self._all_answered.set()
-        self.stuck: set[DeviceId] = set()
+        self._not_done: Counter[DeviceId] = Counter()
         self.steps: dict[DeviceId, Step] = {}
+        self.stuck: dict[DeviceId, Stuck] = {}
         self.open = 0
 
-    def take_on(self, request: Request, *, first: bool = False) -> None:
-        """first: before all others that wait for the device."""
-        self.open += 1
+    @property
+    def waiting(self) -> int:
+        return sum(len(turn.requests) for turn in self._in_line())
+
+    def take_on(
+        self,
+        requests: Sequence[Request],
+        keys: frozenset[str],
+        *,
+        first: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """Carry requests out together. keys: of all their devices. first: before all others that wait for a key.
+        deadline: if another one than usual.
+        """
+        self.open += len(requests)
         self._all_answered.clear()
-        device = request.device
-        waiting = Step(What.WAITING, "waiting for its turn")
-        if device in self._queues:
-            queue = self._queues[device]
-            queue.appendleft(request) if first else queue.append(request)
-            if device in self.stuck:
-                self._refuse_waiting(device)
-            else:
-                self._told(request, waiting)
-        else:
-            self._queues[device] = deque([request])
-            self.steps[device] = waiting
-            self._told(request, waiting)
-            server = asyncio.create_task(self._serve(device))
-            self._servers.add(server)  # the loop itself keeps only a weak reference
-            server.add_done_callback(self._servers.discard)
+        turn = _Turn(requests, keys, self.deadline if deadline is None else deadline)
+        if ahead := next((held for key in sorted(keys) if (held := self._holders.get(key)) and held.stuck), None):
+            self._answer(_refused_for(turn, ahead))
+            return
+        if not first and any(self._not_done[device] >= _MOST_WAITING_FOR_A_DEVICE for device in turn.devices):
+            sentence = f"{_MOST_WAITING_FOR_A_DEVICE} requests wait for it already"
+            self._answer(_refused(requests, Code.TOO_MANY, sentence, "wait for their answers"))
+            return
+        self._not_done.update(turn.devices)
+        for key in keys:
+            line = self._lines.setdefault(key, deque())
+            line.appendleft(turn) if first else line.append(turn)
+        for request in requests:
+            self.steps.setdefault(request.device, turn.step[1])
+            self._told(request, turn.step[1])
+        self._advance([turn])
 
     def drop_waiting(self) -> list[Request]:
         """Forget the requests whose turn has not come, and say which they were. They get no answer."""
-        dropped = [request for queue in self._queues.values() for request in queue]
-        for queue in self._queues.values():
-            queue.clear()
+        dropped = [request for turn in self._in_line() for request in turn.requests]
+        for turn in self._in_line():
+            self._leave_line(turn)
         self.open -= len(dropped)
         self._look()
         return dropped
 
-    def withdraw(self, requests: Collection[Request]) -> None:
-        """Refuse those of these requests whose turn has not come: who asked does not want them any more."""
-        for request in requests:
-            queue = self._queues.get(request.device, ())
-            if request in queue:
-                self._queues[request.device].remove(request)
-                hint = "ask again if you still want it"
-                self._answer(_refused(request, Code.WITHDRAWN, "who asked went away before its turn came", hint))
+    def withdraw(self, wanted: Callable[[Request], bool]) -> int:
+        """Refuse those of the waiting requests for which `wanted` is true: they are not wanted any more. How many."""
+        turns = [turn for turn in self._in_line() if any(map(wanted, turn.requests))]
+        for turn in turns:
+            self._leave_line(turn)
+        for turn in turns:
+            sentence, hint = "it was withdrawn before its turn came", "ask again if you still want it"
+            self._answer(_refused(turn.requests, Code.WITHDRAWN, sentence, hint))
+        return sum(len(turn.requests) for turn in turns)
 
     async def all_answered(self) -> None:
         """Wait until no request is open. One that is stuck has its answer."""
         await self._all_answered.wait()
 
-    # ---
+    # --- lines
 
-    async def _serve(self, device: DeviceId) -> None:
-        """Carry out the requests of one device until none is left."""
-        queue = self._queues[device]
-        while queue:
-            async with self._slots:
-                if not queue:  # dropped while waiting for the slot
-                    break
-                request = queue.popleft()
-                worker = self._start(request)
-                if worker:
-                    await asyncio.wait((worker.done,), timeout=min(_SLOT_SECONDS, self.deadline))
-            if worker and not worker.done.done():  # it sleeps in the kernel and needs no slot for that
-                await asyncio.wait((worker.done,), timeout=max(0, self.deadline - _SLOT_SECONDS))
-            if worker and not worker.done.done():
-                await self._wait_for_kernel(request, worker)
+    def _in_line(self) -> list[_Turn]:
+        """Who waits for a key or for a slot."""
+        return list(dict.fromkeys(turn for line in self._lines.values() for turn in line))
+
+    def _advance(self, turns: Iterable[_Turn]) -> None:
+        """Let those of these begin who are the first at each of their keys."""
+        for turn in turns:
+            free = all(self._lines[key][0] is turn and key not in self._holders for key in turn.keys)
+            if free:
+                self._holders.update(dict.fromkeys(turn.keys, turn))
+                server = asyncio.create_task(self._serve(turn))
+                self._servers.add(server)  # the loop itself keeps only a weak reference
+                server.add_done_callback(self._servers.discard)
+
+    def _leave_line(self, turn: _Turn) -> None:
+        """It will not begin."""
+        turn.dropped = True
+        self._step_out(turn)
+        self._done(turn)
+        if not any(self._holders.get(key) is turn for key in turn.keys):  # else its server lets the next one begin
+            self._advance(self._next(turn))
+
+    def _step_out(self, turn: _Turn) -> None:
+        for key in turn.keys:
+            line = self._lines[key]
+            line.remove(turn)
+            if not line:
+                del self._lines[key]
+
+    def _next(self, turn: _Turn) -> list[_Turn]:
+        """The first in line at each of its keys."""
+        return list(dict.fromkeys(self._lines[key][0] for key in turn.keys if key in self._lines))
+
+    def _done(self, turn: _Turn) -> None:
+        for device in turn.devices:
+            self._not_done[device] -= 1
+            if self._not_done[device]:
+                self.steps[device] = Step(What.WAITING, "waiting for its turn")
+            else:
+                del self._not_done[device]
+                self.steps.pop(device, None)
+
+    # --- one turn
+
+    async def _serve(self, turn: _Turn) -> None:
+        async with self._slots:
+            worker = None
+            if not turn.dropped:  # while it waited for the slot
+                self._step_out(turn)
+                worker = self._start(turn)
             if worker:
-                self._answer(_outcome(request, worker))
-        del self._queues[device]
-        self.steps.pop(device, None)
+                await asyncio.wait((worker.done,), timeout=min(_SLOT_SECONDS, turn.deadline))
+        if worker:
+            if not worker.done.done():  # it sleeps in the kernel and needs no slot for that
+                await asyncio.wait((worker.done,), timeout=max(0, turn.deadline - _SLOT_SECONDS))
+            if not worker.done.done():
+                await self._wait_for_kernel(turn, worker)
+        for key in turn.keys:
+            del self._holders[key]
+        if not turn.dropped:
+            self._done(turn)
+        if worker:
+            self._answer(_outcomes(turn, worker))  # may take on a request that goes before all others
+        self._advance(self._next(turn))
 
-    def _start(self, request: Request) -> Worker[Outcome] | None:
-        def told(step: Step) -> None:
+    def _start(self, turn: _Turn) -> Worker[list[Outcome]] | None:
+        def told(numbered: tuple[int, Step]) -> None:
+            number, step = numbered
+            request = turn.requests[number]
+            turn.step = request, step
             self.steps[request.device] = step
             self._told(request, step)
 
         try:
-            worker = Worker(self._begin(request), told)
-            told(Step(What.BEGUN, "reading the device"))
+            work = self._begin(turn.requests, turn.keys)
+            worker = Worker(lambda send: work(lambda number, step: send((number, step))), told)
+            for number in reversed(range(len(turn.requests))):
+                told((number, Step(What.BEGUN, "reading the device")))
             return worker
         except OSError as error:  # no memory, no processes, a full /run
             hint = "free what it names, then ask again"
-            self._answer(_refused(request, Code.HOST, f"no worker could be started: {error}", hint))
+            self._answer(_refused(turn.requests, Code.HOST, f"no worker could be started: {error}", hint))
         except Exception:  # noqa: BLE001 - the request is answered, whatever it was
-            self._answer(_refused(request, Code.INTERNAL, traceback.format_exc(), "this is a bug in flavourd"))
+            self._answer(_refused(turn.requests, Code.INTERNAL, traceback.format_exc(), "this is a bug in flavourd"))
         return None
 
-    async def _wait_for_kernel(self, request: Request, worker: Worker[Outcome]) -> None:
-        device = request.device
-        self.stuck.add(device)
-        sentence = (
-            f"the kernel has not answered for {self.deadline:g} s; worker {worker.pid} waits for it, "
-            f"{self.steps[device].text}"
-        )
-        hint = f"see cat /proc/{worker.pid}/stack and journalctl -k; whoever holds the device open must let go"
-        self._answer(Outcome(request, Kind.STUCK, request.wanted, code=Code.STUCK, sentence=sentence, hint=hint))
-        self._refuse_waiting(device)
+    async def _wait_for_kernel(self, turn: _Turn, worker: Worker[list[Outcome]]) -> None:
+        request, step = turn.step
+        stuck = await self._inquire(request, worker.pid, step)
+        if worker.done.done():  # it woke while we asked
+            return
+        turn.stuck = stuck
+        self.stuck.update(dict.fromkeys(turn.devices, stuck))
+        self._answer([self._told_stuck(each, stuck) for each in turn.requests])
+        behind = list(dict.fromkeys(each for key in turn.keys for each in self._lines.get(key, ())))
+        for each in behind:
+            self._leave_line(each)
+        for each in behind:
+            self._answer(_refused_for(each, turn))
         await asyncio.wait((worker.done,))
-        self.stuck.discard(device)
-        self.open += 1  # the end of it is one more answer
+        for device in turn.devices:
+            del self.stuck[device]
+        self.open += len(turn.requests)  # the end of it is one more answer
         self._all_answered.clear()
 
-    def _refuse_waiting(self, device: DeviceId) -> None:
-        queue = self._queues[device]
-        while queue:
-            request = queue.popleft()
-            hint = "it heals by itself when the kernel lets go; ask again then"
-            self._answer(_refused(request, Code.STUCK, "an earlier switch of it is still stuck in the kernel", hint))
+    def _told_stuck(self, request: Request, stuck: Stuck) -> Outcome:
+        sentence = f"the kernel has not answered within {self.deadline:g} s: {stuck}"
+        hint = f"see cat /proc/{stuck.pid}/stack and journalctl -k; whoever holds the device open must let go"
+        return Outcome(request, Kind.STUCK, request.wanted, code=Code.STUCK, sentence=sentence, hint=hint)
 
-    def _answer(self, outcome: Outcome) -> None:
-        self.open -= 1
+    def _answer(self, outcomes: Sequence[Outcome]) -> None:
+        self.open -= len(outcomes)
         try:
-            self._answered(outcome)  # may take on another one, and only then it shows whether all are answered
+            self._answered(outcomes)  # may take on another one, and only then it shows whether all are answered
         finally:
             self._look()
 
@@ -163,15 +249,30 @@ class Turns:
             self._all_answered.set()
 
 
-def _refused(request: Request, code: Code, sentence: str, hint: str) -> Outcome:
-    return refused(request, FlavourError(code, sentence, hint))
+def _refused(requests: Iterable[Request], code: Code, sentence: str, hint: str) -> list[Outcome]:
+    return [refused(request, FlavourError(code, sentence, hint)) for request in requests]
 
 
-def _outcome(request: Request, worker: Worker[Outcome]) -> Outcome:
+def _refused_for(turn: _Turn, ahead: _Turn) -> list[Outcome]:
+    """Refused because it would fall asleep behind one that is stuck."""
+    hint = "it heals by itself when the kernel lets go; ask again then"
+    if shared := sorted(map(str, turn.devices & ahead.devices)):
+        sentence = f"an earlier switch of {', '.join(shared)} is still stuck in the kernel: {ahead.stuck}"
+        return _refused(turn.requests, Code.STUCK, sentence, hint)
+    devices, keys = ", ".join(sorted(map(str, ahead.devices))), " and ".join(sorted(turn.keys & ahead.keys))
+    sentence = f"it shares {keys} with {devices}, which is stuck in the kernel: {ahead.stuck}"
+    return _refused(turn.requests, Code.KIN_STUCK, sentence, hint)
+
+
+def _outcomes(turn: _Turn, worker: Worker[list[Outcome]]) -> list[Outcome]:
     try:
         return worker.done.result()
     except WorkerDied as died:
-        put_back = request.origin is Origin.PUT_BACK
-        next_step = "ask for `default`" if put_back else "what it has left half done is put back now"
-        hint = f"{next_step}; this is a bug, of flavourd or of the driver that it asked"
-        return Outcome(request, Kind.LOST, request.wanted, code=Code.INTERNAL, sentence=str(died), hint=hint)
+        return [_lost(request, died) for request in turn.requests]
+
+
+def _lost(request: Request, died: WorkerDied) -> Outcome:
+    put_back = request.origin is Origin.PUT_BACK
+    next_step = "ask for `default`" if put_back else "what it has left half done is put back now"
+    hint = f"{next_step}; this is a bug, of flavourd or of the driver that it asked"
+    return Outcome(request, Kind.LOST, request.wanted, code=Code.INTERNAL, sentence=str(died), hint=hint)

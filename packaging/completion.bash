@@ -7,7 +7,7 @@ _flavourctl_live() {
   shift
   for kind; do
     # Another host's devices would cost a connection, which may ask for a password.
-    [[ $kind != codes && $COMP_LINE == *" -"@(H|-host)* ]] && continue
+    [[ $kind != @(codes|guards) && $COMP_LINE == *" -"@(H|-host)* ]] && continue
     while IFS= read -r word; do
       # Who begins with the number of a bus leaves the usual domain away.
       [[ $given == [[:xdigit:]][[:xdigit:]]:* ]] && word=${word#0000:}
@@ -19,6 +19,7 @@ _flavourctl_live() {
 _flavourctl_devices() { _flavourctl_live "$1" devices; }
 _flavourctl_flavours() { _flavourctl_live "$1" flavours; }
 _flavourctl_codes() { _flavourctl_live "$1" devices codes; }
+_flavourctl_guards() { _flavourctl_live "$1" guards; }
 _flavourctl_devices_then_flavours() { _flavourctl_live "$1" devices flavours; }
 
 # readline breaks words at `:` and `=` too, and replaces only what stands behind the last break. So the words are put

@@ -7,7 +7,7 @@ _flavourctl_live() {
   local -a found
   for kind in ${=1}; do
     # Another host's devices would cost a connection, which may ask for a password.
-    [[ $kind != codes && $BUFFER == *' -'(H|-host)* ]] && continue
+    [[ $kind != (codes|guards) && $BUFFER == *' -'(H|-host)* ]] && continue
     found+=(${(f)"$(flavourctl complete $kind 2>/dev/null)"})
   done
   # Who begins with the number of a bus leaves the usual domain away.
@@ -19,4 +19,5 @@ _flavourctl_live() {
 _flavourctl_devices() { _flavourctl_live devices "$@" }
 _flavourctl_flavours() { _flavourctl_live flavours "$@" }
 _flavourctl_codes() { _flavourctl_live 'devices codes' "$@" }
+_flavourctl_guards() { _flavourctl_live guards "$@" }
 _flavourctl_devices_then_flavours() { _flavourctl_live 'devices flavours' "$@" }

@@ -13,6 +13,7 @@ import pytest
 
 from flavourd import logs
 from flavourd.errors import Code
+from flavourd.use import Guard
 from flavourd.request import Origin
 
 _ROOT = Path(__file__).parents[1]
@@ -67,14 +68,16 @@ def test_the_spelling_is_right() -> None:
 
 
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
-    text, count = re.subn(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", read("systemd/flavourd.service"))
-    assert count == 1
-    units = [tmp_path / "flavourd.service", tmp_path / "flavourd.socket"]
-    for unit, content in zip(units, (text, read("systemd/flavourd.socket")), strict=True):
-        unit.write_text(content, encoding="utf-8")
+    units = sorted((_ROOT / "systemd").glob("flavourd*.s[eo][rc][vk]*"))
+    assert len(units) == 4
+    for unit in units:
+        text, count = re.subn(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", unit.read_text(encoding="utf-8"))
+        assert count == (unit.suffix == ".service")
+        (tmp_path / unit.name).write_text(text, encoding="utf-8")
+    units = [tmp_path / unit.name for unit in units]
     said = run("systemd-analyze", "verify", "--man=no", *map(str, units), check=False)
     # It also warns about this machine's own units.
-    assert [line for line in said.splitlines() if "flavourd." in line] == []
+    assert [line for line in said.splitlines() if "flavourd" in line] == []
 
 
 def test_systemd_understands_the_group(tmp_path: Path) -> None:
@@ -134,7 +137,7 @@ def test_every_licence_that_is_named_is_here() -> None:
 
 def test_every_error_code_is_explained_and_no_other() -> None:
     headings = re.findall(r"(?m)^### (.*)$", read("docs/errors.md"))
-    assert sorted(headings) == sorted(f"`{code}`" for code in Code)
+    assert sorted(headings) == sorted(f"`{code}`" for code in (*Code, *Guard))
 
 
 def message_ids() -> set[str]:
@@ -209,6 +212,8 @@ def test_what_is_installed_is_whole_and_uninstalling_leaves_no_file_behind(tmp_p
         "lib/flavourd/flavours.yaml",
         "lib/udev/rules.d/90-flavourd.rules",
         "lib/systemd/system/flavourd.socket",
+        "lib/systemd/system/flavourd-processes.socket",
+        "lib/systemd/system/flavourd-processes@.service",
         "lib/systemd/catalog/flavourd.catalog",
         "lib/sysusers.d/flavourd.conf",
     ):
@@ -232,7 +237,7 @@ def test_the_installed_programs_run(tmp_path: Path) -> None:
     (version,) = re.findall(r'__version__ = "(.*)"', read("flavourd/__init__.py"))
     assert run(f"{tmp_path}/usr/sbin/flavourd", "--version") == f"{version}\n"
     assert run(f"{tmp_path}/usr/bin/flavourctl", "--version") == f"flavourctl {version}\n"
-    assert set(run(f"{tmp_path}/usr/bin/flavourctl", "complete", "codes").split()) == set(Code)
+    assert set(run(f"{tmp_path}/usr/bin/flavourctl", "complete", "codes").split()) == {*Code, *Guard}
 
 
 def test_the_wheel_holds_every_module_and_nothing_of_the_tests(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What docs/errors.md says about a code, for who has no browser at hand."""
+"""What docs/errors.md says about a code or a guard, for who has no browser at hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def codes() -> list[str]:
 
 
 def section(word: str) -> str | None:
-    """The text about a code, in any case. About a kind or an origin: the introductory paragraph that names it."""
+    """The text about a code or a guard, in any case. About a kind or an origin: the introductory paragraph that names
+    it.
+    """
     word = word.lower()
     introduction = _document().partition("\n## ")[0]
     named = [paragraph for paragraph in introduction.split("\n\n") if f"`{word}`" in paragraph]

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from flavourd.cli.codes import codes
 from flavourd.cli.exits import Exit, Failure
+from flavourd.cli.options import GUARDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: Namespace, client: Client, screen: Screen) -> int:
-    words = {"devices": _devices, "flavours": _flavours, "codes": _codes}[arguments.what]
+    words = {"devices": _devices, "flavours": _flavours, "codes": _codes, "guards": _guards}[arguments.what]
     with suppress(Failure):
         screen.print([*words(client)])
     return Exit.OK
@@ -34,6 +35,10 @@ def _devices(client: Client) -> Iterator[str]:
 
 def _codes(_: Client) -> Iterator[str]:
     return iter(codes())
+
+
+def _guards(_: Client) -> Iterator[str]:
+    return iter(GUARDS)
 
 
 def _flavours(client: Client) -> Iterator[str]:

@@ -33,7 +33,7 @@ _OF_KIND = {
 }
 _OF_CODE = {
     **dict.fromkeys(("no-device", "bad-name", "unknown-flavour"), Exit.UNKNOWN),
-    "stuck": Exit.BROKEN,
+    **dict.fromkeys(("stuck", "kin-stuck"), Exit.BROKEN),
 }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""`flavourctl explain`: what setting a flavour would do, and why; or what a code means."""
+"""`flavourctl explain`: what setting a flavour would do, and why; or what a code or a guard means."""
 
 from __future__ import annotations
 

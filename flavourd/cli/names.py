@@ -74,8 +74,8 @@ class Names:
         disks = (disk for device in self.devices for disk in device.get("disks") or [])
         whole = next((disk for disk in disks if re.fullmatch(rf"{re.escape(disk)}p?\d+", word)), None)
         hint = f"that is a partition: ask for the whole disk, {whole}" if whole else self._near(word)
-        or_what = " or code" if self._others else ""
-        return Failure(Exit.UNKNOWN, f"there is no device{or_what} {word}", hint, "no-device")
+        what = "device, code or guard" if self._others else "device"
+        return Failure(Exit.UNKNOWN, f"there is no {what} {word}", hint, "no-device")
 
     def nearer(self, failure: Failure, ids: Sequence[str]) -> Failure:
         """A failure of flavourd's, with what was meant by an id that was taken as it is and is not there."""

@@ -12,6 +12,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# As flavourd.use has them. Others are asked for all the same: a newer daemon may know more.
+GUARDS = (
+    "table",
+    "mounted",
+    "swap",
+    "stacked",
+    "open",
+    "route",
+    "session",
+    "enslaved",
+    "netns",
+    "vfs",
+    "display",
+    "input",
+    "held",
+    "libvirt",
+    "group",
+)
+
 _DEVICE = "an address (65:00.0), BUS/NAME, an interface, a disk, or a pattern of these"
 
 
@@ -53,12 +72,16 @@ def candidates(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="try this module and no other; given again: these, in this order",
     )
-    parser.add_argument(
-        "--force",
-        action="append",
-        metavar="GUARD",
-        help="pass over a guard (`table`: candidates whose table does not list the device); may be given again",
-    )
+
+
+def force(parser: argparse.ArgumentParser) -> None:
+    text = f"pass over this guard, whatever it costs the host: {', '.join(GUARDS)}; may be given again"
+    completed(parser.add_argument("--force", action="append", metavar="GUARD", help=text), "_flavourctl_guards")
+
+
+def group(parser: argparse.ArgumentParser) -> None:
+    text = "with each device all of its IOMMU group, or none of it"
+    parser.add_argument("--group", action="store_true", default=None, help=text)
 
 
 def dry_run(parser: argparse.ArgumentParser) -> None:

@@ -58,7 +58,7 @@ def _take(found: argparse.Namespace, left: list[str]) -> bool:
         case "set":
             found.devices += [found.into, *left[:-1]]
             found.into = left[-1]
-        case "list" | "tree" | "show" | "reset":
+        case "list" | "tree" | "show" | "reset" | "cancel":
             found.devices += left
         case "explain" if found.into is None and len(left) == 1:
             (found.into,) = left

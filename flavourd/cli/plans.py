@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from flavourd.cli.groups import kept_closed
 from flavourd.cli.table import columns
-from flavourd.cli.texts import coded, notes
+from flavourd.cli.texts import coded, findings, notes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def plan(screen: Screen, told: Json) -> Iterator[str]:
     if group := told.get("iommu_group"):
         blockers = told.get("blockers")
         yield f"  IOMMU group {group}: {kept_closed(blockers)}" if blockers else f"  IOMMU group {group}"
+    yield from findings(screen, told)
     yield from notes(screen, told)
 
 

@@ -25,9 +25,9 @@ def run(arguments: Namespace, client: Client, screen: Screen) -> int:
         usage = "flavourctl set DEV... FLAVOUR"
         raise Failure(Exit.USAGE, f"{arguments.into} is a device, and the flavour comes last", usage)
     devices = names.ids(arguments.devices)
-    asked: Json = {"devices": devices}
+    asked: Json = {"devices": devices, "force": arguments.force, "group": arguments.group}
     if arguments.verb == "set":
-        asked |= {"flavour": arguments.into, "candidates": arguments.candidates, "force": arguments.force}
+        asked |= {"flavour": arguments.into, "candidates": arguments.candidates}
     act = _plan if arguments.dry_run else _switch
     try:
         return act(arguments, client, screen, asked)
@@ -57,7 +57,8 @@ def _plan(arguments: Namespace, client: Client, screen: Screen, asked: Json) -> 
 
 def _switch(arguments: Namespace, client: Client, screen: Screen, asked: Json) -> int:
     show = f"flavourctl -H {arguments.host} show" if arguments.host else "flavourctl show"
-    switching = Switching(asked["devices"], show, None if arguments.json != "off" else screen)
+    told_at = None if arguments.json != "off" else screen
+    switching = Switching(asked["devices"], show, told_at, together=bool(arguments.group))
     failure: Failure | None
     try:
         for answer in client.stream(arguments.verb.capitalize(), **asked):

@@ -64,10 +64,19 @@ def _with(name: str | None, more: str | None) -> str:
     return f"{name} ({more})" if name and more else name or more or ""
 
 
-def _state(screen: Screen, device: Json) -> str:
-    state, step = str(device.get("state") or ""), device.get("step")
+def _state(screen: Screen, device: Json) -> list[str]:
+    """Of one that is stuck also where it sleeps, for whom, and where to look further."""
+    state, step, stuck = str(device.get("state") or ""), device.get("step"), device.get("stuck")
+    if stuck:
+        pid, where = stuck.get("pid"), stuck.get("wchan") or "the kernel"
+        return [
+            screen.red(f"stuck since {texts.when(stuck.get('since'))}") + f" on the way to {stuck.get('flavour')}",
+            f"worker {pid} sleeps in {where}: {stuck.get('step')}",
+            *(f"held by {texts.process(holder)}" for holder in stuck.get("holders") or []),
+            f"look: cat /proc/{pid}/stack; journalctl -k",
+        ]
     told = f"{state}: {step}" if step else state
-    return screen.red(told) if state == "stuck" else told
+    return [screen.red(told) if state == "stuck" else told] if told else []
 
 
 def _group(known: Json, device: Json, names: Names) -> list[str]:
@@ -101,6 +110,9 @@ def _record(record: Json) -> list[str]:
         f"would go back to {driver}, override {override}",
         f"flavour {record.get('flavour')} since {texts.when(record.get('since'))} by {record.get('origin')}",
     ]
+    if vfs := record.get("vfs"):
+        drivers = ", for which no drivers are probed" if record.get("autoprobe") is False else ""
+        lines.insert(1, f"with {texts.counted(vfs, 'VF')}{drivers}")
     return [*lines, "a switch is under way, or its worker died"] if record.get("unfinished") else lines
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from flavourd import __version__
 from flavourd.cli.exits import Exit
 from flavourd.cli.table import facts
-from flavourd.cli.texts import when
+from flavourd.cli.texts import process, when
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,14 +37,21 @@ def _lines(screen: Screen, told: Json) -> Iterator[str]:
             ("Since", when(told.get("since"))),
             ("Ready", ready),
             ("Open requests", str(told.get("open") or 0)),
+            ("Waiting", str(told.get("waiting") or 0)),
             ("Deadline", f"{told.get('deadline_seconds') or 0:g} s"),
             ("Outcomes", ", ".join(f"{count} {kind}" for kind, count in (told.get("counts") or {}).items() if count)),
-            ("Stuck", [screen.red(device) for device in told.get("stuck") or []]),
+            ("Stuck", [_stuck(screen, stuck) for stuck in told.get("stuck") or []]),
             ("Clients", str(told.get("clients") or 0)),
             ("Flavours", [_flavour(flavour) for flavour in told.get("flavours") or []]),
             ("Warnings", [screen.yellow(warning) for warning in told.get("warnings") or []]),
         ]
     )
+
+
+def _stuck(screen: Screen, stuck: Json) -> str:
+    told = f"{screen.red(str(stuck.get('device')))} since {when(stuck.get('since'))}, worker {stuck.get('pid')}"
+    holders = ", ".join(map(process, stuck.get("holders") or []))
+    return f"{told}, held by {holders}" if holders else told
 
 
 def _flavour(flavour: Json) -> str:

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 
 class Switching:
-    """show: the command that tells how a device is. screen: where outcomes are told as they come; None if they are to
+    """devices: those that were asked for; with them others of their groups may go, which are told of, too. together:
+    none of them goes alone.
+
+    show: the command that tells how a device is. screen: where outcomes are told as they come; None if they are to
     be kept for the end.
     """
 
-    def __init__(self, devices: Sequence[str], show: str, screen: Screen | None) -> None:
-        self._devices, self._show, self._screen = devices, show, screen
+    def __init__(self, devices: Sequence[str], show: str, screen: Screen | None, *, together: bool = False) -> None:
+        self._devices, self._show, self._screen, self._together = [*devices], show, screen, together
         self._outcomes: dict[str, Json] = {}
         self._begun: set[str] = set()
         self._requests: dict[str, str] = {}
@@ -34,14 +37,14 @@ class Switching:
     def hear(self, told: Json) -> None:
         """One answer. The last one repeats what those before it have told."""
         if step := told.get("step"):
-            device = str(step.get("device"))
+            device = self._meet(step)
             self._requests[device] = str(step.get("uuid"))
             if step.get("what") != "waiting":
                 self._begun.add(device)
             done = f"[{len(self._outcomes)}/{len(self._devices)}] " if len(self._devices) > 1 else ""
             self._progress.show(f"{done}{device}: {step.get('text')}")
         for outcome in told.get("outcomes") or []:
-            device = str(outcome.get("device"))
+            device = self._meet(outcome)
             if self._outcomes.get(device) != outcome:  # one that was stuck may have another in the end
                 self._outcomes[device] = outcome
                 self.be_quiet()
@@ -85,10 +88,18 @@ class Switching:
             failure.hint = "\n".join((*self._rest(goes_on), failure.hint))
         return failure
 
+    def _meet(self, told: Json) -> str:
+        device = str(told.get("device"))
+        if device not in self._devices and told.get("device"):
+            self._devices.append(device)
+        return device
+
     def _open(self) -> list[str]:
         return [device for device in self._devices if device not in self._outcomes]
 
     def _rest(self, begun: str) -> list[str]:
         """A line for each device whose end is not known."""
         waiting = "not begun when it was last heard of, and not wanted any more"
+        if self._together and (self._begun or self._outcomes):
+            waiting = begun
         return [f"{each}: {begun if each in self._begun else waiting}: {self._show} {each}" for each in self._open()]

@@ -55,7 +55,23 @@ def outcome(screen: Screen, told: Json) -> Iterator[str]:
         for skip in told.get("skips") or []
         if skip.get("missed")
     )
+    yield from findings(screen, told)
     yield from notes(screen, told)
+
+
+def findings(screen: Screen, told: Json) -> Iterator[str]:
+    """What the host uses a device for: why it was not switched, or although it was."""
+    word = "in use:" if told.get("kind") == "refused" else screen.yellow("although:")
+    for finding in told.get("findings") or []:
+        hint = f"; {finding['hint']}" if finding.get("hint") else ""
+        yield f"  {word} {finding.get('text')} [{finding.get('guard')}]{hint}"
+        yield from (f"    by {process(each)}" for each in finding.get("processes") or [])
+
+
+def process(told: Json) -> str:
+    """`qemu-system-x86 (pid 4242, machine-vm1.scope)`"""
+    unit = f", {told['unit']}" if told.get("unit") else ""
+    return f"{told.get('name')} (pid {told.get('pid')}{unit})"
 
 
 def notes(screen: Screen, told: Json) -> Iterator[str]:

@@ -81,11 +81,13 @@ def _set(verbs: Verbs) -> None:
         "flavourctl set 65:00.0 vfio",
         "flavourctl set '65:*' nvme1n1 vfio",
         "flavourctl set 65:00.1 vfio --candidate mlx5_vfio_pci",
-        "flavourctl set 65:00.0 vfio --dry-run",
+        "flavourctl set 65:00.0 vfio --group --dry-run",
     )
     options.devices(parser, "+")
     options.flavour(parser, "into", metavar="FLAVOUR", help="`default` is that of the native drivers")
     options.candidates(parser)
+    options.force(parser)
+    options.group(parser)
     options.dry_run(parser)
 
 
@@ -95,26 +97,41 @@ def _reset(verbs: Verbs) -> None:
         "give devices back to the drivers that they had",
         "flavourctl reset 65:00.0",
         "flavourctl reset '65:*' --dry-run",
+        "flavourctl reset 65:00.0 --group --force held",
         file="set",
     )
     options.devices(parser, "+")
+    options.force(parser)
+    options.group(parser)
     options.dry_run(parser)
     parser.set_defaults(into="default")
+
+
+def _cancel(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "cancel",
+        "withdraw requests whose turn has not come, whoever made them; what has begun is not touched",
+        "flavourctl cancel 65:00.0",
+        "flavourctl cancel '65:*'",
+    )
+    options.devices(parser, "+")
 
 
 def _explain(verbs: Verbs) -> None:
     parser = verbs.add(
         "explain",
-        "tell what setting a flavour would do, and why; or what a code means",
+        "tell what setting a flavour would do, and why; or what a code or a guard means",
         "flavourctl explain 65:00.0 vfio",
         "flavourctl explain eth0",
         "flavourctl explain all-refused",
+        "flavourctl explain mounted",
     )
-    subject = options.devices(parser, 1, "or a code that a message has in brackets")
-    subject.metavar = "DEV|CODE"
+    subject = options.devices(parser, 1, "or a code or a guard that a message has in brackets")
+    subject.metavar = "DEV|CODE|GUARD"
     options.completed(subject, "_flavourctl_codes")
     options.flavour(parser, "into", nargs="?", metavar="FLAVOUR", help="without: a plan for each that it can have")
     options.candidates(parser)
+    options.force(parser)
 
 
 def _monitor(verbs: Verbs) -> None:
@@ -150,7 +167,7 @@ def _status(verbs: Verbs) -> None:
 
 def _complete(verbs: Verbs) -> None:
     parser = verbs.add("complete", None, "flavourctl complete devices")  # for the shell
-    parser.add_argument("what", choices=("devices", "flavours", "codes"))
+    parser.add_argument("what", choices=("devices", "flavours", "codes", "guards"))
 
 
 # In the order of the help
@@ -160,6 +177,7 @@ VERBS: dict[str, Callable[[Verbs], None]] = {
     "show": _show,
     "set": _set,
     "reset": _reset,
+    "cancel": _cancel,
     "explain": _explain,
     "monitor": _monitor,
     "history": _history,

@@ -3,10 +3,10 @@
 
 from contextlib import suppress
 
-from flavourd.answer import Host
 from flavourd.device import DeviceId
 from flavourd.errors import FlavourError
 from flavourd.flavour import Flavours
+from flavourd.host import Host
 from flavourd.ipc import wire
 from flavourd.ipc.asked import no_device
 from flavourd.ipc.replies import Description

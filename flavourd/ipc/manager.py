@@ -105,7 +105,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         return [await self._plan(request) for request in requests]
 
     async def _plan(self, request: Request) -> wire.Plan:
-        work = partial(explain, request, self._desk.host, self._desk.flavours, self._desk.index())
+        work = partial(explain, request, self._desk.host, self._desk.rules())
         try:
             return wire.Plan.of(await self._desk.look_at(request.device, work))
         except FlavourError as error:
@@ -128,7 +128,8 @@ class Manager(VarlinkInterface, name=INTERFACE):
             ready=self._ready(),
             deadline_seconds=desk.turns.deadline,
             open=desk.turns.open,
-            stuck=sorted(map(str, desk.turns.stuck)),
+            waiting=desk.turns.waiting,
+            stuck=[wire.Stuck.of(stuck) for stuck in dict.fromkeys(desk.turns.stuck.values())],
             counts={kind.value: count for kind, count in desk.counts.items()},
             clients=self._clients(),
             flavours=wire.Flavour.all(desk.flavours.flavours),
@@ -165,32 +166,58 @@ class Manager(VarlinkInterface, name=INTERFACE):
         flavour: str,
         candidates: list[str] | None = None,
         force: list[str] | None = None,
+        group: bool | None = None,
         dry_run: bool | None = None,
     ) -> AsyncIterator[AnnotatedResult]:
-        requests = asked.requests(asked.devices(devices), flavour, candidates, force)
+        named = asked.devices(devices)
+        for device in named:
+            if not self._desk.host.sysfs.exists(device):
+                raise asked.no_device(device)
+        together = self._groups(named) if group else [[device] for device in named]
+        requests = asked.requests([device for each in together for device in each], flavour, candidates, force)
         if dry_run:
             yield _last(Progress(step=None, outcomes=None, plans=[await self._plan(request) for request in requests]))
             return
         self._check_may_change("switch devices")
-        for request in requests:
-            if not self._desk.host.sysfs.exists(request.device):
-                raise asked.no_device(request.device)
-        async for progress in self._carry_out(requests):
+        async for progress in self._carry_out(requests, together):
             yield progress
 
     @one_reply_too
     @varlinkmethod(return_type=Progress)
-    async def Reset(self, *, devices: list[str], dry_run: bool | None = None) -> AsyncIterator[AnnotatedResult]:
-        async for progress in self.Set(devices=devices, flavour=DEFAULT, dry_run=dry_run):
+    async def Reset(
+        self,
+        *,
+        devices: list[str],
+        force: list[str] | None = None,
+        group: bool | None = None,
+        dry_run: bool | None = None,
+    ) -> AsyncIterator[AnnotatedResult]:
+        async for progress in self.Set(devices=devices, flavour=DEFAULT, force=force, group=group, dry_run=dry_run):
             yield progress
 
-    async def _carry_out(self, requests: list[Request]) -> AsyncIterator[AnnotatedResult]:
+    def _groups(self, devices: list[DeviceId]) -> list[list[DeviceId]]:
+        """The endpoints of each device's IOMMU group. A bridge that was named goes along, and is told that it stays."""
+        groups: dict[tuple[DeviceId, ...], list[DeviceId]] = {}
+        for device in devices:
+            members = self._desk.host.kin.group(device)
+            groups.setdefault(members, [*members])
+            if device not in members:
+                groups[members].append(device)
+        return [*groups.values()]
+
+    async def _carry_out(
+        self, requests: list[Request], together: list[list[DeviceId]]
+    ) -> AsyncIterator[AnnotatedResult]:
+        by_device = {request.device: request for request in requests}
         uuids = {request.uuid for request in requests}
-        withdraw = partial(self._desk.turns.withdraw, requests)
+
+        def withdraw() -> None:
+            self._desk.turns.withdraw(lambda request: request.uuid in uuids)
+
         told: dict[str | None, wire.Outcome] = {}  # of one that was stuck, what came of it in the end
         with self._feed.listen(lambda event: event.uuid in uuids) as listener, CALL.get().if_gone(withdraw):
-            for request in requests:
-                self._desk.ask(request)
+            for devices in together:
+                self._desk.ask([by_device[device] for device in devices])
             while len(told) < len(requests):
                 match await listener.next():
                     case wire.Outcome() as outcome:
@@ -205,6 +232,12 @@ class Manager(VarlinkInterface, name=INTERFACE):
             code, sentence = failed.code or Code.INTERNAL, failed.headline
             raise NotDone(code=code, message=sentence, hint=failed.hint, outcomes=cast(Any, outcomes))
         yield _last(Progress(step=None, outcomes=outcomes, plans=None))
+
+    @varlinkmethod(return_parameter="withdrawn")
+    def Cancel(self, *, devices: list[str]) -> int:
+        self._check_may_change("cancel requests")
+        ids = set(asked.devices(devices))
+        return self._desk.turns.withdraw(lambda request: request.device in ids)
 
     @varlinkmethod
     def Reload(self) -> None:
@@ -227,8 +260,9 @@ class Manager(VarlinkInterface, name=INTERFACE):
         step = turns.steps.get(id_)
         if step is None:
             return device
-        state = "stuck" if id_ in turns.stuck else "waiting" if step.what is What.WAITING else "switching"
-        return replace(device, state=state, step=step.text)
+        stuck = turns.stuck.get(id_)
+        state = "stuck" if stuck else "waiting" if step.what is What.WAITING else "switching"
+        return replace(device, state=state, step=step.text, stuck=wire.Stuck.of(stuck) if stuck else None)
 
 
 def _more(parameters: Progress | News) -> AnnotatedResult:

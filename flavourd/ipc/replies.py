@@ -66,7 +66,8 @@ class Standing(TypedDict):
     ready: bool
     deadline_seconds: float
     open: int
-    stuck: list[str]
+    waiting: int
+    stuck: list[wire.Stuck]
     counts: dict[str, int]
     clients: int
     flavours: list[wire.Flavour]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The types of io.flavourd.Manager.varlink, which documents their fields, and how our own values become them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from flavourd import flavour, outcome, plan, record, step
+from flavourd import flavour, outcome, plan, record, step, stuck, use
 from flavourd.device import Glance
 from flavourd.errors import FlavourError
 from flavourd.flavour import Flavours
@@ -23,6 +23,55 @@ def now() -> str:
 class Variant:
     flavour: str
     module: str
+
+
+@dataclass
+class Process:
+    pid: int
+    name: str
+    unit: str | None
+
+    @classmethod
+    def all(cls, processes: Iterable[use.Process]) -> "list[Process]":
+        return [cls(process.pid, process.name, process.unit) for process in processes]
+
+
+@dataclass
+class Finding:
+    guard: str
+    text: str
+    hint: str
+    processes: list[Process]
+
+    @classmethod
+    def all(cls, findings: Iterable[use.Finding]) -> "list[Finding]":
+        return [cls(each.guard, each.sentence, each.hint, Process.all(each.processes)) for each in findings]
+
+
+@dataclass
+class Stuck:
+    device: str
+    flavour: str
+    uuid: str | None
+    since: str
+    pid: int
+    step: str
+    wchan: str | None
+    holders: list[Process]
+
+    @classmethod
+    def of(cls, found: stuck.Stuck) -> "Stuck":
+        request = found.request
+        return cls(
+            device=str(request.device),
+            flavour=request.wanted,
+            uuid=request.uuid,
+            since=found.since,
+            pid=found.pid,
+            step=found.step,
+            wchan=found.wchan,
+            holders=Process.all(found.holders),
+        )
 
 
 @dataclass
@@ -46,10 +95,11 @@ class Device:
     vfs: int
     state: str | None
     step: str | None
+    stuck: Stuck | None
 
     @classmethod
     def of(cls, glance: Glance, flavours: Flavours, index: ModuleIndex, kept: record.Record | None) -> "Device":
-        """Without state and step, which only the daemon itself knows. kept: the device's record."""
+        """Without state, step and stuck, which only the daemon itself knows. kept: the device's record."""
         return cls(
             id=str(glance.id),
             vendor=glance.vendor,
@@ -70,6 +120,7 @@ class Device:
             vfs=glance.vfs,
             state=None,
             step=None,
+            stuck=None,
         )
 
 
@@ -141,6 +192,7 @@ class Outcome:
     refusals: list[Refusal]
     skips: list[Skip]
     notes: list[str]
+    findings: list[Finding]
     errno: int | None
 
     @classmethod
@@ -165,6 +217,7 @@ class Outcome:
             refusals=list(map(Refusal.of, told.refusals)),
             skips=list(map(Skip.of, told.skips)),
             notes=list(told.notes),
+            findings=Finding.all(told.findings),
             errno=told.errno,
         )
 
@@ -181,6 +234,7 @@ class Plan:
     iommu_group: str | None
     blockers: list[str]
     notes: list[str]
+    findings: list[Finding]
     code: str | None
     message: str
     hint: str
@@ -199,6 +253,7 @@ class Plan:
             iommu_group=snapshot.iommu_group,
             blockers=[f"{member.id} ({member.driver})" for member in blockers(snapshot, planned.request.beside)],
             notes=list(planned.notes),
+            findings=Finding.all(planned.findings),
             code=None,
             message="",
             hint="",
@@ -217,6 +272,7 @@ class Plan:
             iommu_group=None,
             blockers=[],
             notes=[],
+            findings=Finding.all(error.findings),
             code=error.code,
             message=error.sentence,
             hint=error.hint,
@@ -230,12 +286,22 @@ class Record:
     origin: str
     driver: str | None
     override: str | None
+    vfs: int | None
+    autoprobe: bool | None
     unfinished: bool
 
     @classmethod
     def of(cls, kept: record.Record) -> "Record":
-        original = kept.original
-        return cls(kept.flavour, kept.since, kept.origin, original.driver, original.override, kept.unfinished)
+        return cls(
+            flavour=kept.flavour,
+            since=kept.since,
+            origin=kept.origin,
+            driver=kept.original.driver,
+            override=kept.original.override,
+            vfs=kept.sriov.vfs if kept.sriov else None,
+            autoprobe=kept.sriov.autoprobe if kept.sriov else None,
+            unfinished=kept.unfinished,
+        )
 
 
 @dataclass

@@ -9,8 +9,9 @@ in the file.
 import difflib
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import StrEnum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -103,13 +104,22 @@ class _Decoder:
         if is_dataclass(wanted):
             return self._dataclass(node, wanted)
         if origin is Mapping:
-            item_type = get_args(wanted)[1]
-            return self._mapping(node, lambda _name, _key: item_type)
+            return self._mapping_of(node, *get_args(wanted))
         if origin is tuple:
             if not isinstance(node, yaml.SequenceNode):
                 return self.problem(node.start_mark, "a list is expected here")
-            return tuple(self.decode(item, get_args(wanted)[0]) for item in node.value)
+            items = tuple(self.decode(item, get_args(wanted)[0]) for item in node.value)
+            return None if None in items else items
+        if issubclass(wanted, StrEnum):
+            return self._word(node, wanted)
         return self._scalar(node, wanted)
+
+    def _word(self, node: yaml.Node, wanted: type[StrEnum]) -> Any:
+        """One of the words of an enum, quoted or not."""
+        if isinstance(node, yaml.ScalarNode) and node.value in set(wanted):
+            return wanted(node.value)
+        hint = _meant(node.value, wanted) if isinstance(node, yaml.ScalarNode) else ""
+        return self.problem(node.start_mark, f"one of {', '.join(wanted)} is expected here{hint}")
 
     def _scalar(self, node: yaml.Node, wanted: Any) -> Any:
         expected = {str: "a text", bool: "true or false", int: "a whole number"}[wanted]
@@ -122,6 +132,19 @@ class _Decoder:
             if wanted is int and not node.style and re.fullmatch(r"-?[0-9]{1,18}", text):
                 return int(text)
         return self.problem(node.start_mark, f"{expected} is expected here")
+
+    def _mapping_of(self, node: yaml.Node, keys: Any, values: Any) -> Any:
+        """Keys are texts, or the words of an enum."""
+
+        def type_of(name: str, key: yaml.Node) -> Any:
+            return values if keys is str or name in set(keys) else self._unknown(name, key, keys)
+
+        found = self._mapping(node, type_of)
+        return None if found is None or None in found.values() else {keys(name): each for name, each in found.items()}
+
+    def _unknown(self, name: str, key: yaml.Node, known: Iterable[str]) -> None:
+        hint = _meant(name, known) or f"; known here: {', '.join(known)}"
+        self.problem(key.start_mark, f"{name!r} is not known here{hint}")
 
     def _mapping(self, node: yaml.Node, type_of: Callable[[str, yaml.Node], Any]) -> dict[str, Any] | None:
         """Decode each entry to the type that `type_of` gives for its key; entries for which it gives None are left
@@ -144,11 +167,7 @@ class _Decoder:
         hints = get_type_hints(wanted)
 
         def type_of(name: str, key: yaml.Node) -> Any:
-            if name not in hints:
-                close = difflib.get_close_matches(name, hints, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(hints)}"
-                self.problem(key.start_mark, f"{name!r} is not known here{hint}")
-            return hints.get(name)
+            return hints[name] if name in hints else self._unknown(name, key, hints)
 
         values = self._mapping(node, type_of)
         if values is None:
@@ -166,3 +185,8 @@ class _Decoder:
             return wanted(**values)
         except ValueError as error:  # the dataclass has rules of its own
             return self.problem(node.start_mark, str(error))
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {str(close[0])!r}?" if close else ""

@@ -108,6 +108,13 @@ def test_fields_of_an_error_are_kept(path: Path) -> None:
         ),
         ("reset enp5s2", "Reset", {"devices": ["pci/0000:05:02.0"]}),
         ("reset 6/7 --dry-run", "Reset", {"devices": ["6/7"], "dry_run": True}),
+        ("set 6/7 vfio --group", "Set", {"devices": ["6/7"], "flavour": "vfio", "group": True}),
+        (
+            "reset 6/7 --group --force held --force vfs",
+            "Reset",
+            {"devices": ["6/7"], "group": True, "force": ["held", "vfs"]},
+        ),
+        ("cancel 06:10.0 6/7", "Cancel", {"devices": ["pci/0000:06:10.0", "6/7"]}),
         ("explain 6/7", "Explain", {"device": "6/7"}),
         ("explain 6/7 host --force table", "Explain", {"device": "6/7", "flavour": "host", "force": ["table"]}),
         ("history", "History", {}),

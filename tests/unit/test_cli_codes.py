@@ -9,6 +9,7 @@ import flavourd
 from flavourd.cli.codes import codes, plain, section
 from flavourd.errors import Code
 from flavourd.outcome import Kind
+from flavourd.use import SEVERITIES, Guard
 
 
 @pytest.mark.parametrize("word", [*Code, *Kind])
@@ -18,8 +19,21 @@ def test_every_code_and_every_kind_is_explained(word: str) -> None:
     assert "#" not in text, "the text of one code only"
 
 
+@pytest.mark.parametrize("guard", Guard)
+def test_every_guard_is_explained_with_what_passes_over_it_and_how_severe_it_is(guard: Guard) -> None:
+    text = section(guard)
+    assert text
+    assert f"`--force={guard}`" in text
+    assert f"**{SEVERITIES[guard]}**" in text
+    assert len(text.split("\n\n")) >= 2, "what is looked at and why; and how it is freed or passed over"
+
+
+def test_no_word_is_a_code_and_a_guard() -> None:
+    assert not {*Code, *Kind} & {*Guard}
+
+
 def test_the_codes_are_those_that_have_a_heading() -> None:
-    assert set(codes()) >= set(Code)
+    assert sorted(codes()) == sorted([*Code, *Guard])
 
 
 def test_a_word_that_is_no_code_has_no_text() -> None:

@@ -31,6 +31,11 @@ def test_every_kind_of_outcome_has_its_exit_code(kind: Kind) -> None:
         (Code.BAD_NAME, 3),
         (Code.UNKNOWN_FLAVOUR, 3),
         (Code.STUCK, 6),  # this request touched nothing, but the device is out of hand
+        (Code.KIN_STUCK, 6),  # so is another one of its family
+        (Code.IN_USE, 1),
+        (Code.TOGETHER, 1),
+        (Code.CONTESTED, 1),
+        (Code.BUSY, 1),
         (Code.BRIDGE, 1),
         ("of a newer daemon", 1),
         (None, 1),

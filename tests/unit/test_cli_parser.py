@@ -7,8 +7,10 @@ from importlib import import_module
 
 import pytest
 
+from flavourd.cli.options import GUARDS
 from flavourd.cli.parser import parse, parser
 from flavourd.cli.verbs import VERBS
+from flavourd.use import Guard
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
@@ -71,6 +73,8 @@ def test_options_may_stand_anywhere(words: str) -> None:
     ("words", "devices", "into"),
     [
         ("reset a --dry-run b", ["a", "b"], "default"),
+        ("reset a --force held b", ["a", "b"], "default"),
+        ("set a --group b vfio", ["a", "b"], "vfio"),
         ("explain a --candidate m vfio", ["a"], "vfio"),
         ("explain a", ["a"], None),
     ],
@@ -97,6 +101,9 @@ def test_words_after_options_belong_to_the_verb(words: str, devices: list[str], 
         "list --jso=short",
         "lst",
         "complete",
+        "cancel",
+        "cancel a --group",
+        "set a vfio --force",
     ],
 )
 def test_what_is_not_understood_ends_with_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,11 +113,24 @@ def test_what_is_not_understood_ends_with_usage(words: str, capsys: pytest.Captu
     assert capsys.readouterr().err.startswith("usage: flavourctl")
 
 
-def test_the_shell_is_told_what_completes_devices_flavours_and_codes() -> None:
+def test_the_guards_of_the_help_are_those_that_there_are() -> None:
+    assert [*GUARDS] == [*Guard]
+    for verb in ("set", "reset", "explain"):
+        assert f": {', '.join(Guard)};" in " ".join(verbs()[verb].format_help().split())
+
+
+def test_a_guard_of_a_newer_daemon_is_asked_for_all_the_same() -> None:
+    assert parse(["reset", "a", "--force", "held", "--force", "bluetooth"]).force == ["held", "bluetooth"]
+
+
+def test_the_shell_is_told_what_completes_devices_flavours_codes_and_guards() -> None:
     def functions(verb: str) -> dict[str, set[str]]:
         completed = [action for action in verbs()[verb]._actions if hasattr(action, "complete")]
         return {action.dest: set(action.complete.values()) for action in completed}
 
-    assert functions("set") == {"devices": {"_flavourctl_devices"}, "into": {"_flavourctl_flavours"}}
+    devices, guards = {"devices": {"_flavourctl_devices"}}, {"force": {"_flavourctl_guards"}}
+    assert functions("set") == devices | guards | {"into": {"_flavourctl_flavours"}}
+    assert functions("reset") == devices | guards
+    assert functions("cancel") == devices
     assert functions("list") == {"devices": {"_flavourctl_devices"}, "flavour": {"_flavourctl_flavours"}}
     assert functions("explain")["devices"] == {"_flavourctl_codes"}

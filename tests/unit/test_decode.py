@@ -3,10 +3,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import pytest
 
 from flavourd.policy.decode import DecodeError, decode
+
+
+class Colour(StrEnum):
+    GREEN = "green"
+    OFF = "off"
 
 
 @dataclass(frozen=True)
@@ -16,8 +22,11 @@ class Leaf:
     on: bool = False
     note: str | None = None
     tags: tuple[str, ...] = ()
+    colour: Colour | None = None
+    colours: Mapping[Colour, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        assert None not in (*self.tags, *self.colours.values()), "rules are asked about what was decoded"
         if self.name == "forbidden":
             raise ValueError("that name is forbidden")
 
@@ -65,6 +74,15 @@ def test_a_whole_number_is_decimal(written: str, value: int) -> None:
     assert leaf(f"name: x, size: {written}").size == value
 
 
+@pytest.mark.parametrize(("written", "word"), [("off", Colour.OFF), ("'off'", Colour.OFF), ("green", Colour.GREEN)])
+def test_a_word_of_an_enum_becomes_its_member(written: str, word: Colour) -> None:
+    """Also one that YAML takes for false."""
+    found = leaf(f"name: x, colour: {written}, colours: {{{written}: 1}}")
+    assert found.colour is word
+    assert [*found.colours.items()] == [(word, 1)]
+    assert all(isinstance(key, Colour) for key in found.colours)
+
+
 @pytest.mark.parametrize(
     ("line", "where", "message"),
     [
@@ -87,7 +105,17 @@ def test_a_whole_number_is_decimal(written: str, value: int) -> None:
         ("name: forbidden", "1:9", "that name is forbidden"),
         ("name: x, name: y", "1:19", "'name' stands here a second time"),
         ("name: x, tagz: y", "1:19", "'tagz' is not known here; did you mean 'tags'?"),
-        ("name: x, zzz: y", "1:19", "'zzz' is not known here; known here: name, size, on, note, tags"),
+        ("name: x, zzz: y", "1:19", "'zzz' is not known here; known here: name, size, on, note, tags, colour, colours"),
+        *(
+            (f"name: x, colour: {v}", "1:27", "one of green, off is expected here")
+            for v in ("red", "''", "OFF", "null", "[green]", "{off: 1}")
+        ),
+        ("name: x, colour: gren", "1:27", "one of green, off is expected here; did you mean 'green'?"),
+        ("name: x, colours: {gren: 1}", "1:29", "'gren' is not known here; did you mean 'green'?"),
+        ("name: x, colours: {red: 1}", "1:29", "'red' is not known here; known here: green, off"),
+        ("name: x, colours: {off: 1, off: 2}", "1:37", "'off' stands here a second time"),
+        ("name: x, colours: {off: many}", "1:34", "a whole number is expected here"),
+        ("name: x, colours: [off]", "1:28", "a mapping (key: value) is expected here"),
         ("size: 1", "1:9", "'name' is missing"),
         ("name: x, ? [a] : y", "1:21", "a key must be a plain text"),
     ],

@@ -13,6 +13,7 @@ from flavourd.ipc.manager import Manager
 from flavourd.outcome import Kind, Source
 from flavourd.request import Origin
 from flavourd.step import What
+from flavourd.use import Guard
 
 _FILE = Path(manager.__file__).with_name("io.flavourd.Manager.varlink").read_text(encoding="utf-8")
 _TOKEN = re.compile(r"->|\[string\]|\[\]|[][?():,]|[A-Za-z_][A-Za-z0-9_.]*")
@@ -43,7 +44,7 @@ def test_the_file_is_what_callers_get() -> None:
 
 
 def test_the_file_and_the_types_have_the_same_members() -> None:
-    assert len(_WRITTEN) > 20
+    assert len(_WRITTEN) > 25
     assert sorted(_WRITTEN) == sorted(_RENDERED)
 
 
@@ -68,6 +69,7 @@ def words(text: str) -> set[str]:
     ("type_name", "field", "enum", "others"),
     [
         ("Step", "what", What, ""),
+        ("Finding", "guard", Guard, ""),
         ("Candidate", "source", Source, "by who asked or tried in this order"),
         ("Outcome", "origin", Origin, "and are flavourd own s"),
         (

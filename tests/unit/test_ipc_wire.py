@@ -9,19 +9,31 @@ from typing import Any
 
 from asyncvarlink.conversion import VarlinkType
 
-from flavourd import flavour, outcome, plan, record, step
-from flavourd.device import Binding, Device, DeviceId, Glance, GroupMember
+from flavourd import flavour, outcome, plan, record, step, stuck
+from flavourd.device import Binding, Device, DeviceId, Glance, GroupMember, Sriov
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import FlavourOnBus, Flavours, Universal
 from flavourd.ipc import wire
 from flavourd.module_index import Alias, ModuleIndex
 from flavourd.outcome import Kind, Source
 from flavourd.request import Origin, Request
+from flavourd.use import Finding, Guard, Process
 
 _ID, _PF = DeviceId("pci", "0000:01:00.0"), DeviceId("pci", "0000:01:00.7")
 _REQUEST = Request(_ID, "vfio", Origin.VARLINK, uuid="u-1", asker="uid 7, pid 8")
 _CANDIDATE = outcome.Candidate("variant", Source.ALIAS, "vfio_pci:v*")
 _SKIP = outcome.Skip("banned", "is blacklisted", missed=True)
+_PROCESS = Process(42, "qemu-system-x86", "vm1.scope")
+_FINDING = Finding(Guard.HELD, "it is held through VFIO", "shut the machine down", (_PROCESS, Process(7, "x")))
+_FINDING_SENT = {
+    "guard": "held",
+    "text": "it is held through VFIO",
+    "hint": "shut the machine down",
+    "processes": [
+        {"pid": 42, "name": "qemu-system-x86", "unit": "vm1.scope"},
+        {"pid": 7, "name": "x", "unit": None},
+    ],
+}
 _ON_PCI = FlavourOnBus(Universal("vfio_pci", "vfio-pci"), "vfio_pci")
 _FLAVOURS = Flavours({"vfio": flavour.Flavour("for machines", "vfio-dev", {"pci": _ON_PCI})})
 
@@ -50,6 +62,7 @@ def test_an_outcome_is_sent_with_all_it_knows() -> None:
         refusals=(outcome.Refusal("variant", "refused: EIO", errno.EIO, ("one", "two")), outcome.Refusal("x", "no")),
         skips=(_SKIP,),
         notes=("a note",),
+        findings=(_FINDING,),
         code=Code.ALL_REFUSED,
         sentence="nobody took it",
         hint="see above",
@@ -76,6 +89,7 @@ def test_an_outcome_is_sent_with_all_it_knows() -> None:
         ],
         "skips": [{"module": "banned", "reason": "is blacklisted", "missed": True}],
         "notes": ["a note"],
+        "findings": [_FINDING_SENT],
         "errno": 5,
     }
 
@@ -106,7 +120,7 @@ def planned(**more: Any) -> plan.Plan:
 
 
 def test_a_plan_is_sent_with_candidates_skips_and_who_stands_in_the_way() -> None:
-    made = planned(candidates=(_CANDIDATE,), skips=(_SKIP,), notes=("a note",))
+    made = planned(candidates=(_CANDIDATE,), skips=(_SKIP,), notes=("a note",), findings=(_FINDING,))
     assert sent(wire.Plan.of(made)) == {
         "device": "pci/0000:01:00.0",
         "flavour": "vfio",
@@ -118,6 +132,7 @@ def test_a_plan_is_sent_with_candidates_skips_and_who_stands_in_the_way() -> Non
         "iommu_group": "7",
         "blockers": ["pci/0000:01:00.1 (e1000e)"],
         "notes": ["a note"],
+        "findings": [_FINDING_SENT],
         "code": None,
         "message": "",
         "hint": "",
@@ -139,6 +154,28 @@ def test_a_plan_that_would_be_refused_says_why() -> None:
         "message": "it is a bridge",
         "hint": "ask for others",
     }
+
+
+def test_a_plan_that_would_be_refused_for_what_the_host_uses_says_that_too() -> None:
+    error = FlavourError(Code.IN_USE, "it is in use", "free it", findings=(_FINDING,))
+    words = sent(wire.Plan.refused(_REQUEST, error))
+    assert (words["code"], words["hint"], words["findings"]) == ("in-use", "free it", [_FINDING_SENT])
+
+
+def test_a_device_that_is_stuck_is_sent_with_all_that_is_known_of_it() -> None:
+    found = stuck.Stuck(_REQUEST, 41, "2026-11-22", "unbinding from igb", "igb_remove", (_PROCESS,))
+    assert sent(wire.Stuck.of(found)) == {
+        "device": "pci/0000:01:00.0",
+        "flavour": "vfio",
+        "uuid": "u-1",
+        "since": "2026-11-22",
+        "pid": 41,
+        "step": "unbinding from igb",
+        "wchan": "igb_remove",
+        "holders": [{"pid": 42, "name": "qemu-system-x86", "unit": "vm1.scope"}],
+    }
+    words = sent(wire.Stuck.of(stuck.Stuck(_REQUEST, 41, "2026-11-22", "unbinding from igb")))
+    assert (words["wchan"], words["holders"]) == (None, [])
 
 
 def test_a_device_is_sent_with_all_that_was_seen() -> None:
@@ -180,6 +217,7 @@ def test_a_device_is_sent_with_all_that_was_seen() -> None:
         "vfs": 3,
         "state": None,
         "step": None,
+        "stuck": None,
     }
 
 
@@ -192,15 +230,29 @@ def test_a_device_of_which_nothing_is_known_can_be_sent_too() -> None:
 
 
 def test_a_record_is_sent_with_what_would_be_given_back() -> None:
-    kept = record.Record(_ID, 5, Binding("igb", "m", "mine"), "vfio", "vfio-pci", True, "2026-11-22", "uevent")
+    kept = record.Record(
+        _ID,
+        5,
+        Binding("igb", "m", "mine"),
+        "vfio",
+        "vfio-pci",
+        unfinished=True,
+        since="2026-11-22",
+        origin="uevent",
+        sriov=Sriov(4, autoprobe=False),
+    )
     assert sent(wire.Record.of(kept)) == {
         "flavour": "vfio",
         "since": "2026-11-22",
         "origin": "uevent",
         "driver": "igb",
         "override": "mine",
+        "vfs": 4,
+        "autoprobe": False,
         "unfinished": True,
     }
+    words = sent(wire.Record.of(record.Record(_ID, 5, Binding(), "vfio")))
+    assert (words["driver"], words["vfs"], words["autoprobe"]) == (None, None, None)
 
 
 def test_flavours_are_sent_with_the_universal_module_of_each_bus() -> None:

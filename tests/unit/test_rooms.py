@@ -10,12 +10,27 @@ import pytest
 
 _ROOT = Path(__file__).parents[2]
 # From the ground up; a package stands for all its modules.
+_USE = {"peek", "procfs", "rtnetlink", "below", "storage", "network", "held", "console", "libvirt", "usage"}
 _FLOORS = {
-    "values": {"", "device", "flavour", "outcome", "errors", "request", "record", "module_index", "step"},
-    "machine": {"sysfs", "kmod", "kmsg", "journal", "udevdb", "survey"},
-    "knowledge": {"candidates", "iommu", "policy", "inventory"},
+    "values": {
+        "",
+        "device",
+        "flavour",
+        "outcome",
+        "errors",
+        "request",
+        "record",
+        "module_index",
+        "step",
+        "use",
+        "stuck",
+        "facts",
+        "wording",
+    },
+    "machine": {"sysfs", "kmod", "kmsg", "journal", "udevdb", "survey", "kin", *_USE},
+    "knowledge": {"candidates", "iommu", "policy", "inventory", "guards", "disk_guards"},
     "decision": {"plan"},
-    "action": {"rebind", "switch", "answer", "worker"},
+    "action": {"host", "rebind", "switch", "together", "answer", "worker"},
     "service": {"uevents", "turns", "logs", "desk", "ipc", "service"},
     "start": {"__main__"},
     "people": {"cli"},

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from flavourd.errors import Code, FlavourError
-from flavourd.policy.settings import Access, Settings, read_settings
+from flavourd.policy.settings import Access, Settings, Then, WhenStuck, read_settings
+from flavourd.use import SEVERITIES, Guard, Severity
 
 from .conftest import Tree
 
@@ -53,15 +54,51 @@ def test_a_group_that_does_not_exist_is_a_config_error(name: str) -> None:
     assert caught.value.hint
 
 
+def test_a_guard_is_as_severe_as_it_comes_unless_the_file_says_otherwise(tree: Tree) -> None:
+    assert Settings().severities() == SEVERITIES
+    settings = read_settings(tree({_FILE: "guards: {session: warning, group: error, input: off, table: error}"}))
+    changed = {Guard.SESSION: Severity.WARNING, Guard.GROUP: Severity.ERROR, Guard.INPUT: Severity.OFF}
+    assert settings.severities() == SEVERITIES | changed
+    assert settings.severities().keys() == set(Guard)
+
+
+def test_what_was_stuck_is_finished_unless_the_file_says_to_drop_it(tree: Tree) -> None:
+    assert Settings().stuck.then is Then.FINISH
+    assert read_settings(tree({_FILE: "stuck: {then: drop}"})) == Settings(stuck=WhenStuck(Then.DROP))
+
+
+def test_the_file_says_which_drivers_bear_only_one_switch_at_a_time(tree: Tree) -> None:
+    assert read_settings(tree({_FILE: "serial_drivers: [a, b-c]"})).serial_drivers == ("a", "b-c")
+    assert read_settings(tree({_FILE: "serial_drivers: []"})).serial_drivers == ()
+
+
+def test_the_example_names_every_guard_there_is() -> None:
+    text = " ".join(line.strip("# ") for line in _SHIPPED.read_text(encoding="utf-8").splitlines())
+    listed = text.partition("explains a guard: ")[2].partition(". ")[0].split(", ")
+    assert sorted([*listed, Guard.TABLE]) == sorted(Guard)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("accessd: {}", ":1:1: 'accessd' is not known here; did you mean 'access'?"),
-        ("access: {}\nmore: 1", ":2:1: 'more' is not known here; known here: access"),
+        ("access: {}\nmore: 1", ":2:1: 'more' is not known here; known here: access, guards, stuck, serial_drivers"),
         ("access: {changes: []}", "did you mean 'change'?"),
         ("access: {change: wheel}", ":1:18: a list is expected here"),
         ("access:", "a mapping (key: value) is expected here"),
         ("access: {change: [[a]]}", "a text is expected here"),
+        ("guards: {sessions: warning}", ":1:10: 'sessions' is not known here; did you mean 'session'?"),
+        ("guards: {zzz: warning}", f":1:10: 'zzz' is not known here; known here: {', '.join(Guard)}"),
+        ("guards: {session: warn}", ":1:19: one of error, warning, off is expected here; did you mean 'warning'?"),
+        ("guards: {session: false}", ":1:19: one of error, warning, off is expected here"),
+        ("guards: [session]", ":1:9: a mapping (key: value) is expected here"),
+        ("guards: {table: warning}", "guards, table: it is always an error"),
+        ("guards: {table: off}", "--force=table"),
+        ("stuck: {then: finnish}", ":1:15: one of finish, drop is expected here; did you mean 'finish'?"),
+        ("stuck: drop", ":1:8: a mapping (key: value) is expected here"),
+        ("serial_drivers: ioatdma", ":1:17: a list is expected here"),
+        ("serial_drivers: [../x]", "'../x' is no driver name"),
+        ("serial_drivers: [[x]]", ":1:18: a text is expected here"),
         ("{", ":1:2: "),
         ("\udcff", "flavourd.yaml"),
     ],

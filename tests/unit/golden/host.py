@@ -7,7 +7,7 @@ from .daemon import Json, Reply, Script, error, more, reply
 def device(id: str, **facts: object) -> Json:
     """One whose vendor, class, group … are not known, where `facts` do not say them."""
     nothing = dict.fromkeys(
-        ("vendor", "model", "class_name", "class_code", "driver", "iommu_group", "pf", "state", "step")
+        ("vendor", "model", "class_name", "class_code", "driver", "iommu_group", "pf", "state", "step", "stuck")
     )
     empty: Json = {"flavour": "default", "proof": [], "variants": [], "interfaces": [], "disks": [], "vfs": 0}
     return {"id": id, **nothing, **empty, "blocks_group": False, "bridge": False, **facts}
@@ -84,6 +84,17 @@ DISK = device(
     variants=[],
     disks=["nvme0n1", "nvme0n2"],
 )
+QEMU = {"pid": 4242, "name": "qemu-system-x86", "unit": "machine-vm1.scope"}
+ASLEEP = {
+    "device": "pci/0000:41:00.0",
+    "flavour": "vfio",
+    "uuid": "fe4d7c9d-b8c6-4a70-9ef1-3d8a58d18eed",
+    "since": "2026-11-22T14:47:11.000+00:00",
+    "pid": 4711,
+    "step": "unbinding from nouveau",
+    "wchan": "nouveau_drm_device_remove",
+    "holders": [{"pid": 990, "name": "Xorg", "unit": None}, QEMU],
+}
 STUCK = device(
     "pci/0000:41:00.0",
     vendor="NVIDIA Corporation",
@@ -96,6 +107,7 @@ STUCK = device(
     variants=[{"flavour": "vfio", "module": "nvgrace_gpu_vfio_pci"}],
     state="stuck",
     step="unbinding from nouveau",
+    stuck=ASLEEP,
 )
 FAR = device("pci/0001:02:00.0", flavour="vfio", driver="vfio-pci", proof=["vfio2"], iommu_group="31")
 MAC = device("platform/fe200000.ethernet", driver="dwmac", interfaces=["end0"])
@@ -122,7 +134,7 @@ REFUSAL = {
 
 def outcome(id: str, kind: str, headline: str, **facts: object) -> Json:
     nothing = dict.fromkeys(("code", "driver", "before", "candidate", "errno"))
-    empty: Json = {"proof": [], "refusals": [], "skips": [], "notes": [], "hint": ""}
+    empty: Json = {"proof": [], "refusals": [], "skips": [], "notes": [], "findings": [], "hint": ""}
     return {
         "time": "2026-11-22T14:46:00.123+00:00",
         "device": id,
@@ -195,12 +207,59 @@ BACK = outcome(
     driver="e1000e",
     before="vfio-pci",
 )
+MOUNTED = {
+    "guard": "mounted",
+    "text": "nvme0n1p1 (vg-root on it) is mounted at /srv",
+    "hint": "umount /srv",
+    "processes": [],
+}
+HELD = {"guard": "held", "text": "it is held through VFIO", "hint": "shut the machine down", "processes": [QEMU]}
+OPEN = {
+    "guard": "open",
+    "text": "/dev/nvme0n1 is open",
+    "hint": "",
+    "processes": [{"pid": 77, "name": "dd", "unit": None}, {"pid": 78, "name": "smartd", "unit": "smartd.service"}],
+}
+IN_USE = outcome(
+    DISK["id"],
+    "refused",
+    "pci/0000:07:00.0 is in use; nothing was touched [in-use]",
+    code="in-use",
+    findings=[MOUNTED, OPEN],
+    hint="or pass over it, if you know better: --force=mounted --force=open",
+)
+ALTHOUGH = outcome(
+    DISK["id"],
+    "switched",
+    "pci/0000:07:00.0 is in flavour vfio now: driver vfio-pci (vfio3), was nvme",
+    driver="vfio-pci",
+    before="nvme",
+    proof=["vfio3"],
+    findings=[OPEN],
+    notes=["IOMMU group 9 can be opened"],
+)
+TOGETHER = outcome(
+    CLAIMED["id"],
+    "undone",
+    "pci/0000:01:00.0 did not take flavour vfio and is as it was, driver e1000e: pci/0000:05:02.0 of its group did not "
+    "go [together]",
+    code="together",
+    driver="e1000e",
+)
 OUTCOMES = [SWITCHED, SECOND_TRY, UNDONE, BROKEN, BACK]
 
 
 def plan(id: str, flavour: str, kind: str, **facts: object) -> Json:
     nothing = dict.fromkeys(("driver", "target", "iommu_group", "code"))
-    empty: Json = {"candidates": [], "skips": [], "blockers": [], "notes": [], "message": "", "hint": ""}
+    empty: Json = {
+        "candidates": [],
+        "skips": [],
+        "blockers": [],
+        "notes": [],
+        "findings": [],
+        "message": "",
+        "hint": "",
+    }
     return {"device": id, "flavour": flavour, "kind": kind, **nothing, **empty, **facts}
 
 
@@ -231,6 +290,17 @@ PLAN_REFUSED = plan(
     hint="ask for the devices behind it: bridges stay with the host",
 )
 PLAN_ALREADY = plan(VF["id"], "vfio", "already", driver="igb-vfio-pci", iommu_group="17")
+
+PLAN_IN_USE = plan(
+    DISK["id"],
+    "vfio",
+    "refused",
+    findings=[MOUNTED, HELD],
+    code="in-use",
+    message="pci/0000:07:00.0 is in use",
+    hint="or pass over it, if you know better: --force=mounted --force=held",
+)
+PLAN_ALTHOUGH = plan(DISK["id"], "vfio", "switch", candidates=[UNIVERSAL], driver="nvme", findings=[MOUNTED])
 
 NO_DEVICE = error(
     "Refused",
@@ -273,6 +343,9 @@ def describe(asked: Json) -> list[Reply]:
             "record": record | {"driver": "e1000e", "override": None},
             "last": SECOND_TRY,
         }
+    if found is PF:
+        record = {"flavour": "default", "since": "2026-11-22T14:47:11+00:00", "origin": "varlink", "unfinished": True}
+        known |= {"record": record | {"driver": "igb", "override": None, "vfs": 2, "autoprobe": False}}
     if found is STUCK:
         record = {"flavour": "vfio", "since": "2026-11-22T14:47:11+00:00", "origin": "rule", "unfinished": True}
         known |= {"record": record | {"driver": "nouveau", "override": "nouveau"}}
@@ -297,6 +370,7 @@ STATUS = {
     "ready": True,
     "deadline_seconds": 60.0,
     "open": 0,
+    "waiting": 0,
     "stuck": [],
     "counts": {"switched": 3, "already": 0, "undone": 1, "broken": 1},
     "clients": 1,
@@ -309,8 +383,9 @@ STATUS = {
 STATUS_IN_TROUBLE = STATUS | {
     "version": "9.9.9",
     "ready": False,
-    "open": 2,
-    "stuck": [STUCK["id"]],
+    "open": 12,
+    "waiting": 9,
+    "stuck": [ASLEEP, ASLEEP | {"device": "pci/0000:42:00.0", "holders": []}],
     "warnings": ["modules.builtin.modinfo cannot be read: variants may be missed"],
 }
 
