@@ -26,6 +26,10 @@ class Node:
     number: str
     place: str
 
+    def device_number(self) -> str:
+        """See Procfs.device_number(): the same numbers are given to blocks and characters."""
+        return f"{'b' if self.kind == 'block' else 'c'}{self.number}"
+
     def path(self) -> str:
         """In /dev, as the kernel names it; by the node's own `uevent`, which takes no lock but the node's."""
         if self.kind == "usb":  # that node is the USB device itself, whose lock a driver of its own may hold

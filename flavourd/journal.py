@@ -23,6 +23,9 @@ from flavourd.errors import Code, FlavourError
 from flavourd.record import Record, changed, step
 from flavourd.request import Begun, Origin, Request
 
+_LONGEST = 1 << 24  # bytes; none of our files comes near it
+_LATEST = 1e11  # seconds since the epoch that still make a date
+
 
 class Journal:
     def __init__(self, root: Path = Path("/")) -> None:
@@ -37,7 +40,10 @@ class Journal:
         for directory in (self._records, self._taken, self._begun, self._locks):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for unfinished in directory.glob(".*.new"):  # somebody was killed while he wrote it
-                unfinished.unlink()
+                try:
+                    unfinished.unlink()
+                except OSError as error:
+                    troubles.append(_set_aside(unfinished, f"{unfinished} is in the way ({error})"))
         for directory, read in ((self._records, self._read_record), (self._begun, _read_begun)):
             for file in _files(directory):
                 try:
@@ -191,7 +197,7 @@ def _read_begun(file: Path) -> tuple[Begun, ...]:
         if not found or _file_name(str(found[0].request.device)) != file.name:
             raise ValueError("it is about another device")
         return found
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
@@ -208,6 +214,8 @@ def _begun_of(words: dict[str, Any]) -> Begun:
     )
     if not isinstance(request.uuid, str | None) or not isinstance(request.asker, str | None):
         raise ValueError("a field is not a text")
+    if not 0 < float(words["begun"]) < _LATEST:
+        raise ValueError("it was begun at no time")
     return Begun(request, int(words["instance"]))
 
 
@@ -235,18 +243,21 @@ def _set_aside(file: Path, sentence: str) -> FlavourError:
 
 def _read(file: Path) -> str:
     """Of a plain file that is root's (ours) alone; ValueError for any other."""
-    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, encoding="utf-8") as stream:
-        status = os.fstat(fd)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(file, encoding="utf-8", opener=lambda path, _: os.open(path, flags)) as stream:
+        status = os.fstat(stream.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise ValueError("it is no plain file of root's own")
+        if status.st_size > _LONGEST:
+            raise ValueError("it is too long")
         return stream.read()
 
 
 def _write(file: Path, text: str) -> None:
     """Whole or not at all."""
     new = file.with_name(f".{file.name}.new")
-    with new.open("w", encoding="utf-8") as stream:
+    # For nobody else to write to, whatever the umask: `_read` would not have it.
+    with open(new, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
@@ -259,10 +270,13 @@ def _write(file: Path, text: str) -> None:
 
 
 def _append(file: Path, line: str) -> None:
-    """To a file that is there: the whole line or nothing of it."""
+    """To a file that is there: the whole line or nothing of it, and nothing of one that somebody was killed over."""
     words = line.encode()
-    fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = os.open(file, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        there = os.pread(fd, os.fstat(fd).st_size, 0)
+        if not there.endswith(b"\n"):
+            os.ftruncate(fd, there.rfind(b"\n") + 1)
         if (written := os.write(fd, words)) != len(words):
             os.ftruncate(fd, os.fstat(fd).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))

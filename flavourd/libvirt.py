@@ -14,7 +14,7 @@ _LARGEST = 4 << 20
 
 class Libvirt:
     def __init__(self, root: Path = Path("/")) -> None:
-        self._home = f"{root}/run/libvirt/qemu"
+        self._home = str(root / "run/libvirt/qemu")
 
     def domains(self) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
         """By PCI address the domains that have it; and the files that could not be read."""

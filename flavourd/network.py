@@ -30,7 +30,7 @@ class Network:
     """One look; tables are read once, when they are needed first. unknown: what could not be read, in words."""
 
     def __init__(self, root: Path, procfs: Procfs, tables: Callable[[], Tables]) -> None:
-        self._classes = f"{root}/sys/class/net"
+        self._classes = str(root / "sys/class/net")
         self._procfs = procfs
         self._ask = tables
         self.unknown: list[str] = []

@@ -43,6 +43,11 @@ class Plan:
     findings: tuple[Finding, ...] = ()
 
     @property
+    def half_done(self) -> bool:
+        """An earlier switch was interrupted: going back means more than leaving it as it is."""
+        return self.undo != self.device.binding
+
+    @property
     def intent(self) -> tuple[str, ...]:
         """What would be tried, in this order: modules, or on the way to `default` a driver."""
         back = (self.target and self.target.driver) or "what the bus chooses"

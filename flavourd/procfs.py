@@ -3,6 +3,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +89,13 @@ class Procfs:
         return tuple(found), tuple(refused)
 
     def device_number(self, descriptor: Descriptor) -> str | None:
-        """MAJOR:MINOR of the node behind it; None if it is none or was closed."""
+        """bMAJOR:MINOR or cMAJOR:MINOR of the node behind it; None if it is none or was closed."""
         try:
-            number = os.stat(f"{self._proc}/{descriptor.pid}/fd/{descriptor.number}").st_rdev  # noqa: PTH116
+            found = os.stat(f"{self._proc}/{descriptor.pid}/fd/{descriptor.number}")  # noqa: PTH116
         except OSError:
             return None
-        return f"{os.major(number)}:{os.minor(number)}" if number else None
+        kind = "b" if stat.S_ISBLK(found.st_mode) else "c" if stat.S_ISCHR(found.st_mode) else ""
+        return f"{kind}{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}" if kind else None
 
     def descriptor_info(self, descriptor: Descriptor, key: str) -> str | None:
         """A line `KEY: VALUE` of its fdinfo."""

@@ -60,13 +60,16 @@ class Record:
 
     @classmethod
     def _of(cls, values: dict[str, Any]) -> "Record":
+        lists_of_texts = ("interfaces", "intent", "steps")
+        if not all(isinstance(values[name], list) for name in lists_of_texts):  # a text would fall into letters
+            raise ValueError("a field is not a list")
         record = cls(
             **{
                 **values,
                 "device": DeviceId(**values["device"]),
                 "original": Binding(**values["original"]),
                 "sriov": Sriov(**values["sriov"]) if values["sriov"] is not None else None,
-                **{name: tuple(values[name]) for name in ("interfaces", "intent", "steps")},
+                **{name: tuple(values[name]) for name in lists_of_texts},
             },
         )
         texts = (record.flavour, record.since, record.origin, record.device.bus, record.device.name)

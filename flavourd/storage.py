@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flavourd import peek
 from flavourd.facts import Layer, Mount, Volume
+from flavourd.processes import Processes
 from flavourd.procfs import MountLine, Procfs
 from flavourd.use import Process
 
@@ -20,16 +21,16 @@ _LAYERS = {"LVM": Layer.LVM, "CRYPT": Layer.CRYPT, "mpath": Layer.MULTIPATH}
 @dataclass(frozen=True)
 class _Mounted:
     line: MountLine
-    pid: int | None  # see MountTable
+    process: Process | None  # see MountTable
 
 
 class Storage:
     """One look; tables are read once, when they are needed first. unknown: what could not be read, in words."""
 
-    def __init__(self, root: Path, procfs: Procfs) -> None:
+    def __init__(self, root: Path, procfs: Procfs, processes: Processes) -> None:
         self._root = os.path.realpath(root).rstrip("/")
         self._blocks = f"{self._root}/sys/class/block"
-        self._procfs = procfs
+        self._procfs, self._processes = procfs, processes
         self.unknown: list[str] = []
 
     def above(self, disks: Collection[str]) -> dict[str, set[str]]:
@@ -64,7 +65,7 @@ class Storage:
                 stands_on=() if own else tuple(map(_shown, sorted(feet))),
                 carries=bool(self._carried(name)) or not busy.isdisjoint(self._partitions(name)),
                 mounted=name in filesystems,
-                mounts=_told(filesystems.get(name, ()), self._procfs),
+                mounts=_told(filesystems.get(name, ())),
                 swap=name in self._swaps,
                 processes=openers.get(name, ()),
             )
@@ -109,14 +110,14 @@ class Storage:
     def _mounted(self) -> dict[str | None, list[_Mounted]]:
         """By the number of its device, or by the names of those in /sys/class/block if it tells none (btrfs)."""
         found: dict[str | None, list[_Mounted]] = defaultdict(list)
-        tables, complete = self._procfs.mounts()
+        tables, complete = self._processes.mounts()
         if not complete:
             self.unknown.append("what is mounted in some mount namespaces: /proc/PID/mountinfo may not be read")
         for table in tables:
             for line in table.lines:
                 own = not line.device.startswith("0:")
                 for key in (line.device,) if own else self._sources(line):
-                    found[key].append(_Mounted(line, table.pid))
+                    found[key].append(_Mounted(line, table.process))
         return dict(found)
 
     def _sources(self, line: MountLine) -> tuple[str, ...]:
@@ -175,9 +176,7 @@ def _shown(name: str) -> str:
     return name.replace("!", "/")
 
 
-def _told(mounts: Sequence[_Mounted], procfs: Procfs) -> tuple[Mount, ...]:
+def _told(mounts: Sequence[_Mounted]) -> tuple[Mount, ...]:
     """Mount points of the host's own namespace; of others, only if there are none there: most of those are copies."""
-    if own := [one for one in mounts if one.pid is None]:
-        mounts = own
-    places = dict.fromkeys((one.line.path, one.pid) for one in mounts)
-    return tuple(Mount(path, None if pid is None else procfs.process(pid)) for path, pid in places)
+    own = [one for one in mounts if one.process is None]
+    return tuple(dict.fromkeys(Mount(one.line.path, one.process) for one in own or mounts))

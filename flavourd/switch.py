@@ -193,7 +193,7 @@ class Switch:
     def _undo(self, failed: Outcome) -> Outcome:
         """The outcome as it stands after everything was put back; BROKEN if that failed too."""
         # What an earlier, interrupted switch left half done is undone even if this one did not begin.
-        if not self._rebind.touched and self.undo == self._plan.device.binding:
+        if not self._rebind.touched and not self._plan.half_done:
             return replace(failed, kind=Kind.REFUSED)
         self._rebind.wanted = lambda: True
         if self._sysfs.exists(self._device):

@@ -55,8 +55,12 @@ def carry_out(
             failed = None if outcomes[-1].kind is Kind.SWITCHED else outcomes[-1]
     if failed:
         for number in reversed(range(len(plans))):
+            why = left_out(plans[number].request, failed)
             if outcomes[number].kind is Kind.SWITCHED:
-                outcomes[number] = switches[number].take_back(outcomes[number], left_out(plans[number].request, failed))
+                outcomes[number] = switches[number].take_back(outcomes[number], why)
+            elif outcomes[number].kind is Kind.ALREADY and plans[number].half_done:
+                # An earlier worker of this very transaction has switched it, and died before the others were.
+                outcomes[number] = switches[number].leave(why)
     return [
         _settled(planned, switch.original, outcome, record, host)
         for planned, switch, outcome, record in zip(plans, switches, outcomes, records, strict=True)

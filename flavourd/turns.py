@@ -163,11 +163,11 @@ class Turns:
     def _done(self, turn: _Turn) -> None:
         for device in turn.devices:
             self._not_done[device] -= 1
-            if self._not_done[device]:
-                self.steps[device] = Step(What.WAITING, "waiting for its turn")
-            else:
+            if not self._not_done[device]:
                 del self._not_done[device]
                 self.steps.pop(device, None)
+            elif not turn.dropped:  # else another one may be at work, and the step is its
+                self.steps[device] = Step(What.WAITING, "waiting for its turn")
 
     # --- one turn
 

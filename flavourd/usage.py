@@ -22,6 +22,7 @@ from flavourd.facts import Holder, Opened, Sessions, Use, Volume
 from flavourd.held import Held
 from flavourd.libvirt import Libvirt
 from flavourd.network import Network
+from flavourd.processes import Processes
 from flavourd.procfs import Procfs
 from flavourd.rtnetlink import Tables
 from flavourd.storage import Storage
@@ -58,8 +59,9 @@ class _Look:
         self._sys = f"{os.path.realpath(root).rstrip('/')}/sys"
         self._root = root
         procfs = Procfs(root)
-        self._held = Held(procfs)
-        self._storage = Storage(root, procfs)
+        processes = Processes(root)
+        self._held = Held(processes)
+        self._storage = Storage(root, procfs, processes)
         self._network = Network(root, procfs, tables)
         self._console = Console(root, procfs)
         self._whole = True
@@ -112,13 +114,13 @@ class _Look:
         if not disks:
             return ()
         numbers = {name: self._storage.number(name) for name in self._storage.above(disks) if name not in disks}
-        nodes = {f"/dev/{name.replace('!', '/')}": number for name, number in numbers.items() if number}
+        nodes = {f"/dev/{name.replace('!', '/')}": f"b{number}" for name, number in numbers.items() if number}
         found = self._held.openers(nodes) if nodes else {}
         openers = {node.removeprefix("/dev/").replace("/", "!"): processes for node, processes in found.items()}
         return tuple(self._storage.volumes(disks, openers))
 
     def _opened(self, found: Below) -> tuple[Opened, ...]:
-        nodes = {node.path(): node.number for node in found.nodes if node.kind not in _HARMLESS}
+        nodes = {one.path(): one.device_number() for one in found.nodes if one.kind not in _HARMLESS}
         return tuple(Opened(*one) for one in sorted(self._held.openers(nodes).items())) if nodes else ()
 
     def _sessions(self, stack: Mapping[str, tuple[str, ...]]) -> tuple[Sessions, ...]:
@@ -152,7 +154,7 @@ class _Look:
     def _unknown(self) -> Iterator[str]:
         if not self._whole:
             yield "all that stands below it: there is too much"
-        if refused := self._held.unknown():
+        if refused := self._held.unknown:
             more = f" and {len(refused) - 1} more processes" if len(refused) > 1 else ""
             yield f"open files of {refused[0]}{more}: /proc/PID/fd may not be read"
         yield from self._storage.unknown

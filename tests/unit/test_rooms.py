@@ -10,7 +10,7 @@ import pytest
 
 _ROOT = Path(__file__).parents[2]
 # From the ground up; a package stands for all its modules.
-_USE = {"peek", "procfs", "rtnetlink", "below", "storage", "network", "held", "console", "libvirt", "usage"}
+_USE = {"peek", "procfs", "processes", "rtnetlink", "below", "storage", "network", "held", "console", "libvirt", "usage"}
 _FLOORS = {
     "values": {
         "",

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What other processes have open, and what is mounted for them.
+
+To look there takes capabilities with which one could read every secret of the host, and the daemon does not have them:
+flavourd-processes@.service has, and answers one question on a socket of its own (`main`). Where nobody answers, the
+look is taken from here, and tells that it could not see everything.
+"""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flavourd.procfs import MountLine, Procfs
+from flavourd.use import Process
+
+VFIO_DEVICE = "anon_inode:[vfio-device]"
+
+_NODES = ("/dev/", VFIO_DEVICE)
+_GROUPS = "/dev/vfio/"
+# Many have these open, and nobody cares.
+_COMMON = ("/dev/pts/", "/dev/null")
+_SOCKET = "socket:["
+_DEVICE = "vfio-device-syspath"
+_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """target: the text of its link: a path or `anon_inode:[NAME]`, `socket:[INODE]`. node: its number, as
+    Procfs.device_number() tells it. device: path of an open VFIO device, `/sys/…`, where the kernel tells it
+    (vfio_device_show_fdinfo(), Linux 6.18).
+    """
+
+    process: Process
+    target: str
+    node: str | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class MountTable:
+    """What is mounted in one mount namespace. process: one that is in it; None: it is the host's own."""
+
+    process: Process | None
+    lines: tuple[MountLine, ...]
+
+
+class Processes:
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._procfs = Procfs(root)
+        self._socket = str(root / "run/flavourd/processes")
+
+    def nodes(self) -> tuple[tuple[OpenFile, ...], tuple[Process, ...]]:
+        """Nodes in /dev and VFIO devices that are open, and the processes that could not be looked at."""
+        return _files(self._ask("nodes"))
+
+    def sockets(self) -> tuple[tuple[OpenFile, ...], tuple[Process, ...]]:
+        """Sockets that are open, and the processes that could not be looked at."""
+        return _files(self._ask("sockets"))
+
+    def mounts(self) -> tuple[tuple[MountTable, ...], bool]:
+        """One table for each mount namespace, the host's first; and whether all could be read (see Procfs.mounts)."""
+        told = self._ask("mounts")
+        tables = (
+            MountTable(_process(one["process"]), tuple(MountLine(*line) for line in one["lines"]))
+            for one in told["found"]
+        )
+        return tuple(tables), told["complete"]
+
+    def _ask(self, question: str) -> dict[str, Any]:
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(_SECONDS)
+                sock.connect(self._socket)
+                sock.sendall(f"{question}\n".encode())
+                with sock.makefile("rb") as stream:
+                    told: dict[str, Any] = json.load(stream)
+                    return told
+        except (OSError, ValueError):
+            return _QUESTIONS[question](self._procfs)
+
+
+def main() -> int:
+    """Answer the question that comes from standard input."""
+    question = sys.stdin.readline(100).strip()
+    if question not in _QUESTIONS:
+        print(f"{question!r} is no question; known: {', '.join(_QUESTIONS)}", file=sys.stderr)
+        return os.EX_USAGE
+    json.dump(_QUESTIONS[question](Procfs()), sys.stdout)
+    return 0
+
+
+def _open_files(procfs: Procfs, wanted: Callable[[str], bool]) -> dict[str, Any]:
+    descriptors, refused = procfs.descriptors(wanted)
+    found = [
+        {
+            "process": one.pid,
+            "target": one.target,
+            "node": procfs.device_number(one) if one.target.startswith("/dev/") else None,
+            "device": procfs.descriptor_info(one, _DEVICE) if one.target.startswith((_GROUPS, VFIO_DEVICE)) else None,
+        }
+        for one in descriptors
+        if one.pid != os.getpid()
+    ]
+    pids = dict.fromkeys((*(one.pid for one in descriptors), *refused))
+    return {"found": found, "processes": [asdict(procfs.process(pid)) for pid in pids], "refused": refused}
+
+
+def _open_nodes(procfs: Procfs) -> dict[str, Any]:
+    return _open_files(procfs, lambda target: target.startswith(_NODES) and not target.startswith(_COMMON))
+
+
+def _open_sockets(procfs: Procfs) -> dict[str, Any]:
+    return _open_files(procfs, lambda target: target.startswith(_SOCKET))
+
+
+def _mounts(procfs: Procfs) -> dict[str, Any]:
+    tables, complete = procfs.mounts()
+    found = [
+        {
+            "process": None if table.pid is None else asdict(procfs.process(table.pid)),
+            "lines": [(line.device, line.path, line.kind, line.source) for line in table.lines],
+        }
+        for table in tables
+        if table.pid != os.getpid()
+    ]
+    return {"found": found, "complete": complete}
+
+
+_QUESTIONS = {"nodes": _open_nodes, "sockets": _open_sockets, "mounts": _mounts}
+
+
+def _files(told: dict[str, Any]) -> tuple[tuple[OpenFile, ...], tuple[Process, ...]]:
+    processes = {one["pid"]: Process(**one) for one in told["processes"]}
+    found = (OpenFile(**{**one, "process": processes[one["process"]]}) for one in told["found"])
+    return tuple(found), tuple(processes[pid] for pid in told["refused"])
+
+
+def _process(told: dict[str, Any] | None) -> Process | None:
+    return Process(**told) if told else None
