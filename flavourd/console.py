@@ -15,6 +15,7 @@ from flavourd.procfs import Procfs
 # drivers/firmware/sysfb_simplefb.c), or by the driver that uses it. A native driver that takes the device over removes
 # it (aperture_remove_conflicting_pci_devices()).
 _FIRMWARE = re.compile(r"BOOTFB|simple-framebuffer|simplefb|simpledrm|efifb|efidrm|vesafb|vesadrm")
+_DISPLAY = "0x03"
 _LONG = struct.calcsize("l") * 8
 # KEY_Q … KEY_P, KEY_A … KEY_L, KEY_Z … KEY_M of <linux/input-event-codes.h>
 _LETTERS = sum(1 << key for keys in (range(16, 26), range(30, 39), range(44, 51)) for key in keys)
@@ -27,12 +28,14 @@ class Console:
 
     def on(self, name: str, place: str, nodes: Iterable[Node]) -> str | None:
         """The framebuffer of the console that is on this PCI device (name: its address); None if there is none."""
-        if peek.text(f"{place}/boot_vga") != "1":
+        if not (peek.text(f"{place}/class") or "").startswith(_DISPLAY):
             return None
         if left := self._left_by_firmware(name):
             return left
         shown = sorted(node.name for node in nodes if node.kind == "graphics" or node.name.startswith("card"))
-        return shown[-1] if shown and self._graphical() else None
+        # Only VGA devices have boot_vga; the console of others is on the first framebuffer.
+        its = peek.text(f"{place}/boot_vga") == "1" or "fb0" in shown
+        return shown[-1] if shown and its and self._graphical() else None
 
     def only_keyboards(self, place: str) -> tuple[str, ...]:
         """Names of all the host's keyboards, if they stand below this directory; () if another one is elsewhere."""

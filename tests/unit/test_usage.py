@@ -614,16 +614,34 @@ def display(root: Path, device: DeviceId = _A) -> list[str]:
 
 
 def test_the_firmwares_framebuffer_is_the_hosts_console(tree: Tree) -> None:
-    root = tree(pci(facts={"boot_vga": "1\n"}) | pci(_B, {"boot_vga": "1\n"}) | {"proc/iomem": _IOMEM})
+    root = tree(
+        pci(facts={"boot_vga": "1\n", "class": "0x030000\n"})
+        | pci(_B, {"boot_vga": "1\n", "class": "0x030000\n"})
+        | {"proc/iomem": _IOMEM}
+    )
     assert display(root) == ["display: the host's console is on it (BOOTFB)"]
     assert display(root, _B) == []
-    (root / _PCI / _A.name / "boot_vga").write_text("0\n")
-    assert display(root) == []
+    (root / _PCI / _A.name / "class").write_text("0x020000\n")
+    assert display(root) == [], "it has no display"
+
+
+@pytest.mark.parametrize(
+    ("facts", "name", "shown"), [({}, "fb0", True), ({}, "fb1", False), ({"boot_vga": "1\n"}, "fb1", True)]
+)
+def test_of_several_framebuffers_the_first_is_the_consoles(
+    tree: Tree, facts: dict[str, str], name: str, shown: bool
+) -> None:
+    root = tree(
+        pci(facts={"class": "0x038000\n"} | facts)
+        | node("graphics", "29:0", f"pci0000:00/{_A.name}/graphics/{name}")
+        | {"sys/class/vtconsole/vtcon1/name": "(M) frame buffer device\n", "sys/class/vtconsole/vtcon1/bind": "1\n"}
+    )
+    assert bool(display(root)) is shown
 
 
 def test_a_framebuffer_of_the_driver_is_the_console_if_a_console_is_bound_to_one(tree: Tree) -> None:
     root = tree(
-        pci(facts={"boot_vga": "1\n"})
+        pci(facts={"boot_vga": "1\n", "class": "0x030000\n"})
         | node("graphics", "29:0", f"pci0000:00/{_A.name}/graphics/fb0")
         | {"sys/class/vtconsole/vtcon0/name": "(S) dummy device\n", "sys/class/vtconsole/vtcon0/bind": "1\n"}
         | {"sys/class/vtconsole/vtcon1/name": "(M) frame buffer device\n", "sys/class/vtconsole/vtcon1/bind": "1\n"}
@@ -823,7 +841,12 @@ def busy() -> dict[str, str]:
         | upper("br0", 5, "bridge")
         | node("drm", "226:0", _CARD, "dri/card0")
         | keyboard(f"pci0000:00/{_A.name}/usb1/input/input3")
-        | {f"{_PCI}/{_A.name}/boot_vga": "1\n", "proc/iomem": _IOMEM, "proc/swaps": "F T\n/dev/md0 partition 1 0 -2\n"}
+        | {
+            f"{_PCI}/{_A.name}/boot_vga": "1\n",
+            f"{_PCI}/{_A.name}/class": "0x030000\n",
+            "proc/iomem": _IOMEM,
+            "proc/swaps": "F T\n/dev/md0 partition 1 0 -2\n",
+        }
         | {"proc/net/tcp": tcp(("192.0.2.2", "198.51.100.9", 11)), "run/libvirt/qemu/a.xml": domain("a", 1)}
         | {"sys/fs/btrfs/0-1/devices/sda": "-> x", "dev/md0": ""}
         | process(1, mounts="254:0 / ext4 /dev/dm-0")
