@@ -86,14 +86,14 @@ build/flavourctl.1: packaging/manpage.py man/flavourctl.1.in $(CLI)
 install: build/bundled build/completions build/flavourctl.1 ## put flavourd in place: DESTDIR=, PREFIX=/usr/local or /usr
 	install -d $(BIN) $(SBIN) $(LIB)/udev/rules.d $(LIB)/systemd/system $(LIB)/systemd/catalog $(LIB)/sysusers.d $(DESTDIR)/etc/flavourd
 	install -d $(DOC) $(MAN)/man1 $(MAN)/man8 $(BASH_COMPLETIONS) $(ZSH_COMPLETIONS) $(FISH_COMPLETIONS)
-	set -e; for folder in . policy ipc cli; do install -d $(SITE)/flavourd/$$folder; install -m 644 flavourd/$$folder/*.py $(SITE)/flavourd/$$folder; done
+	set -e; for folder in . usage policy ipc cli; do install -d $(SITE)/flavourd/$$folder; install -m 644 flavourd/$$folder/*.py $(SITE)/flavourd/$$folder; done
 	install -m 644 flavourd/ipc/*.varlink $(SITE)/flavourd/ipc
 	install -m 644 docs/errors.md $(SITE)/flavourd
 	cp -r build/bundled/asyncvarlink $(SITE)
 	$(if $(DESTDIR),,$(PYTHON) -m compileall -q $(SITE))
 	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,' systemd/flavourd.in > $(SBIN)/flavourd
 	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,' systemd/flavourctl.in > $(BIN)/flavourctl
-	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,; s,flavourd.__main__,flavourd.processes,' systemd/flavourd.in > $(LIB)/flavourd/flavourd-processes
+	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,; s,flavourd.__main__,flavourd.usage.processes,' systemd/flavourd.in > $(LIB)/flavourd/flavourd-processes
 	chmod 755 $(SBIN)/flavourd $(BIN)/flavourctl $(LIB)/flavourd/flavourd-processes
 	install -m 644 config/flavours.yaml $(LIB)/flavourd/flavours.yaml
 	install -m 644 udev/90-flavourd.rules $(LIB)/udev/rules.d

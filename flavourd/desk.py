@@ -20,12 +20,12 @@ from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind, Outcome, refused
 from flavourd.policy.flavours import read_flavours
 from flavourd.policy.settings import Settings, Then, read_settings
-from flavourd.procfs import Procfs
 from flavourd.request import Origin, Request
 from flavourd.step import Step
 from flavourd.stuck import Stuck
 from flavourd.together import TellOf
 from flavourd.turns import Turns
+from flavourd.usage.procfs import Procfs
 from flavourd.worker import Worker, WorkerDied
 
 T = TypeVar("T")

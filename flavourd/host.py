@@ -12,7 +12,7 @@ from flavourd.kin import Kin
 from flavourd.kmod import Kmod
 from flavourd.kmsg import Kmsg
 from flavourd.sysfs import Sysfs
-from flavourd.usage import Usage
+from flavourd.usage.look import Usage
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Journal:
 
     def restore(self, record: Record) -> None:
         """The record that was there before."""
-        self.change(record.device, **asdict(record))
+        _append(self._record_file(record.device), changed(**asdict(record)))
 
     def mark(self, device: DeviceId, text: str) -> None:
         """What is about to be done, for who finds the record unfinished."""
@@ -196,7 +196,10 @@ def _read_begun(file: Path) -> tuple[Begun, ...]:
         found = tuple(_begun_of(words) for words in json.loads(_read(file)))
         if not found or _file_name(str(found[0].request.device)) != file.name:
             raise ValueError("it is about another device")
-        return found
+        devices = frozenset(each.request.device for each in found)
+        return tuple(
+            Begun(replace(each.request, beside=devices - {each.request.device}), each.instance) for each in found
+        )
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

@@ -123,7 +123,9 @@ def plan(request: Request, device: Device, flavours: Flavours, index: ModuleInde
     if held and (record is None or record.flavour in (name, DEFAULT)):  # DEFAULT: the way back was begun, not gone
         _check_holder(request, name, device)
         return Plan(request, name, flavour.proof, device, original, undo, already=True)
-    sriov = record.sriov if record else device.sriov
+    # Of a device that somebody else has taken over since, what the record says is not its past any more.
+    ours = record is not None and (held or _still_ours(device, record))
+    sriov = record.sriov if record and ours else device.sriov
     _check_takeable(device, on_bus, index)
     found, skips = candidates(device.modalias, device.id.bus, on_bus, index)
     if request.candidates:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flavourd.procfs import Descriptor, MountLine, MountTable, Procfs, unescaped
+from flavourd.usage.procfs import Descriptor, MountLine, MountTable, Procfs, unescaped
 from flavourd.use import Process
 
 from .conftest import Tree

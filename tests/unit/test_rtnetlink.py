@@ -7,8 +7,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from flavourd import rtnetlink
-from flavourd.rtnetlink import Local, Route, Tables, answer, default_routes, dump, local_addresses
+from flavourd.usage import rtnetlink
+from flavourd.usage.rtnetlink import Local, Route, Tables, answer, default_routes, dump, local_addresses
 
 # A default route (0.0.0.0/0 by 192.0.2.1, interface 4) and one that is none (192.0.2.0/24 on it).
 _DEFAULT = bytes.fromhex(

@@ -14,8 +14,8 @@ import pytest
 from flavourd.device import DeviceId
 from flavourd.facts import Holder, Mount, Use
 from flavourd.guards import findings
-from flavourd.rtnetlink import Local, Route, Tables
-from flavourd.usage import Usage
+from flavourd.usage.look import Usage
+from flavourd.usage.rtnetlink import Local, Route, Tables
 from flavourd.use import Process
 
 from .conftest import Tree

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flavourd import peek
+from flavourd.usage import peek
 from flavourd.use import Process
 
 _UNIT = (".service", ".scope")

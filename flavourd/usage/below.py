@@ -6,8 +6,8 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from flavourd import peek
 from flavourd.survey import stands_on
+from flavourd.usage import peek
 
 # Directories without nodes or interfaces in them that may be many or large.
 _BARREN = frozenset(

@@ -9,10 +9,10 @@ from functools import cached_property
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
-from flavourd import peek
 from flavourd.facts import DefaultRoute, Interface, Upper
-from flavourd.procfs import Procfs
-from flavourd.rtnetlink import Address, Tables
+from flavourd.usage import peek
+from flavourd.usage.procfs import Procfs
+from flavourd.usage.rtnetlink import Address, Tables
 
 _ESTABLISHED = "01"
 

@@ -7,7 +7,7 @@ libvirt is not asked: its daemon may be the one that waits for us.
 from collections import defaultdict
 from pathlib import Path
 
-from flavourd import peek
+from flavourd.usage import peek
 
 _LARGEST = 4 << 20
 

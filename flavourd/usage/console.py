@@ -7,9 +7,9 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from flavourd import peek
-from flavourd.below import Node
-from flavourd.procfs import Procfs
+from flavourd.usage import peek
+from flavourd.usage.below import Node
+from flavourd.usage.procfs import Procfs
 
 # The framebuffer that the firmware left, as it is called in /proc/iomem: by the platform device of it (BOOTFB,
 # drivers/firmware/sysfb_simplefb.c), or by the driver that uses it. A native driver that takes the device over removes

@@ -14,18 +14,18 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from flavourd import peek, rtnetlink
-from flavourd.below import Below, below
-from flavourd.console import Console
 from flavourd.device import DeviceId
 from flavourd.facts import Holder, Opened, Sessions, Use, Volume
-from flavourd.held import Held
-from flavourd.libvirt import Libvirt
-from flavourd.network import Network
-from flavourd.processes import Processes
-from flavourd.procfs import Procfs
-from flavourd.rtnetlink import Tables
-from flavourd.storage import Storage
+from flavourd.usage import peek, rtnetlink
+from flavourd.usage.below import Below, below
+from flavourd.usage.console import Console
+from flavourd.usage.held import Held
+from flavourd.usage.libvirt import Libvirt
+from flavourd.usage.network import Network
+from flavourd.usage.processes import Processes
+from flavourd.usage.procfs import Procfs
+from flavourd.usage.rtnetlink import Tables
+from flavourd.usage.storage import Storage
 from flavourd.use import Process
 
 _VIRTUAL_FUNCTION = re.compile(r"virtfn([0-9]+)")

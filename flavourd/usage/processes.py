@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flavourd.procfs import MountLine, Procfs
+from flavourd.usage.procfs import MountLine, Procfs
 from flavourd.use import Process
 
 VFIO_DEVICE = "anon_inode:[vfio-device]"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from flavourd import peek
 from flavourd.facts import Layer, Mount, Volume
-from flavourd.processes import Processes
-from flavourd.procfs import MountLine, Procfs
+from flavourd.usage import peek
+from flavourd.usage.processes import Processes
+from flavourd.usage.procfs import MountLine, Procfs
 from flavourd.use import Process
 
 _LAYERS = {"LVM": Layer.LVM, "CRYPT": Layer.CRYPT, "mpath": Layer.MULTIPATH}

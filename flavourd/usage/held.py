@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from flavourd.facts import Holder
-from flavourd.processes import VFIO_DEVICE, OpenFile, Processes
+from flavourd.usage.processes import VFIO_DEVICE, OpenFile, Processes
 from flavourd.use import Process
 
 K = TypeVar("K")
