@@ -125,6 +125,12 @@ class Desk:
         keys = frozenset(key for request in requests for key in self.host.kin.keys(request.device, serial))
         self.turns.take_on(requests, keys, first=first, deadline=deadline)
 
+    def forget(self, devices: Iterable[DeviceId]) -> None:
+        """They are gone. What is in work with one settles its record itself."""
+        for device in devices:
+            if device not in self.turns.steps and not self.host.sysfs.instance(device):
+                self.host.journal.drop(device)
+
     async def finish(self) -> None:
         """Take no more turns, and wait for those that are begun."""
         self._finishing = True

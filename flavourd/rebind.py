@@ -20,8 +20,18 @@ class NotWantedAnyMore(Exception):
     """The kernel has let go so late that what was asked for is to be dropped."""
 
 
+class Contested(Exception):
+    """Another program has written the device's override, so it is after the device, too."""
+
+    def __init__(self, found: str | None) -> None:
+        super().__init__(
+            f"another program has {f'given its override to {found}' if found else 'cleared its override'} meanwhile"
+        )
+
+
 class Rebind:
-    """One device. Methods raise OSError for failed writes, and NotWantedAnyMore if `wanted` says so after an unbind.
+    """One device. Methods raise OSError for failed writes, NotWantedAnyMore if `wanted` says so after an unbind, and
+    Contested instead of writing over an override that is not the one last seen (`override`) or written.
 
     touched: whether anything was written to the device. met: the driver that had the device when it was first touched,
     or took it while it was being switched; it is news for who saw a driverless device before.
@@ -32,10 +42,12 @@ class Rebind:
         device: DeviceId,
         sysfs: Sysfs,
         kmod: Kmod,
+        override: str | None,
         tell: Tell = tell_nobody,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._device, self._sysfs, self._kmod, self._tell, self._pause = device, sysfs, kmod, tell, pause
+        self._expected = override
         self.wanted: Callable[[], bool] = lambda: True
         self.touched = False
         self.met: Binding | None = None
@@ -44,8 +56,7 @@ class Rebind:
         """Free the device for `driver` alone: override first, lest somebody else takes it after the unbind."""
         if not self.touched and (found := self._sysfs.binding(self._device)).driver:
             self.met = found
-        self.touched = True
-        self._sysfs.write_override(self._device, driver)
+        self._override(driver)
         self._unbind()
 
     def bind(self, driver: str) -> int:
@@ -61,19 +72,17 @@ class Rebind:
 
     def put(self, binding: Binding) -> None:
         """Exactly this driver and this override; OSError with the errno of the step that failed."""
-        self.touched = True
         # The driver may have been bound under an override that is gone or names another one by now: only under its own
         # name does it surely match.
         passage = binding.driver or binding.override
         try:
             if self._sysfs.driver(self._device) != binding.driver:
-                self._sysfs.write_override(self._device, passage)
+                self._override(passage)
                 self._unbind()
                 if binding.driver and (number := self._return(binding.driver, binding.module)):
                     raise OSError(number, f"{binding.driver} did not take the device back")
         finally:
-            if self._sysfs.override(self._device) != binding.override:
-                self._sysfs.write_override(self._device, binding.override)
+            self._override(binding.override)
         if (driver := self._sysfs.driver(self._device)) != binding.driver:
             raise OSError(errno.EBUSY, f"{driver} has taken the device meanwhile")
 
@@ -82,8 +91,7 @@ class Rebind:
 
         If none is there, the modules of the native modalias are loaded, as udev does for a device that appears.
         """
-        self.touched = True
-        self._sysfs.write_override(self._device, None)
+        self._override(None)
         self._unbind()
         self._tell(Step(What.BINDING, f"letting bus {self._device.bus} choose a driver"))
         self._sysfs.probe(self._device)
@@ -106,7 +114,19 @@ class Rebind:
             self._tell(Step(What.RESTORING, f"making its {sriov.vfs} VFs again"))
             self._sysfs.enable_vfs(self._device, sriov)
 
+    def accept_override(self) -> None:
+        """Whoever has written it: from now on it may be written over."""
+        self._expected = self._sysfs.override(self._device)
+
     # ---
+
+    def _override(self, driver: str | None) -> None:
+        if (found := self._sysfs.override(self._device)) != self._expected:
+            raise Contested(found)
+        self.touched = True
+        if found != driver:
+            self._sysfs.write_override(self._device, driver)
+            self._expected = driver
 
     def _return(self, driver: str, module: str | None) -> int:
         if module and not self._sysfs.driver_exists(self._device.bus, driver):

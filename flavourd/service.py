@@ -109,9 +109,10 @@ class Service:
     # --- what comes in
 
     def _on_uevents(self, uevents: Uevents) -> None:
-        requests, lost = uevents.drain()
-        self._desk.take_on(requests)
-        if lost:
+        heard = uevents.drain()
+        self._desk.forget(heard.removed)
+        self._desk.take_on(heard.requests)
+        if heard.lost:
             sentence = "uevents came faster than they could be read and some were lost"
             logs.tell_trouble(
                 FlavourError(Code.UEVENTS_LOST, sentence, "every device is looked at again"), logs.WARNING

@@ -7,6 +7,7 @@ of candidates is walked here.
 
 import errno
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from flavourd.kmod import Kmod
 from flavourd.kmsg import Kmsg
 from flavourd.outcome import Candidate, Kind, Outcome, Refusal, errno_text
 from flavourd.plan import Plan
-from flavourd.rebind import DEFERRED_PAUSES, NotWantedAnyMore, Rebind
+from flavourd.rebind import DEFERRED_PAUSES, Contested, NotWantedAnyMore, Rebind
 from flavourd.step import Step, Tell, What, tell_nobody
 from flavourd.sysfs import Sysfs
 
@@ -38,7 +39,7 @@ class Switch:
     ) -> None:
         self._plan, self._sysfs, self._kmod, self._kmsg, self._tell = plan, sysfs, kmod, kmsg, tell
         self._device: DeviceId = plan.device.id
-        self._rebind = Rebind(self._device, sysfs, kmod, tell)
+        self._rebind = Rebind(self._device, sysfs, kmod, plan.device.binding.override, tell)
         self._rebind.wanted = wanted
         self._tried: set[str] = set()
         self._refusals: list[Refusal] = []
@@ -51,6 +52,9 @@ class Switch:
             sentence = "the kernel let it go so late that the wish is dropped, as flavourd.yaml says"
             hint = "ask again if you still want it"
             outcome = self._outcome(Kind.UNDONE, code=Code.STUCK, sentence=sentence, hint=hint)
+        except Contested as contested:
+            hint = "find out who it is (driverctl, libvirt, a script), and let one of the two have the device"
+            outcome = self._outcome(Kind.UNDONE, code=Code.CONTESTED, sentence=str(contested), hint=hint)
         except OSError as error:
             sentence = f"{error.filename or 'a step'} failed: {errno_text(error.errno or 0)}"
             outcome = self._outcome(Kind.UNDONE, code=Code.HOST, sentence=sentence, errno=error.errno)
@@ -88,8 +92,8 @@ class Switch:
             driver, refusal = self._driver_of(candidate)
             if driver and not (refusal := self._try(driver, candidate)):
                 return self._outcome(Kind.SWITCHED, candidate=candidate, notes=self._notes_of_claim(driver))
-            if driver and (contested := self._contested(driver)):
-                return contested
+            if driver:
+                self._check_uncontested(driver)
             if refusal:
                 self._refusals.append(refusal)
                 self._tell(Step(What.REFUSED, str(refusal)))
@@ -134,20 +138,17 @@ class Switch:
             return None
         return Refusal(candidate.module, said, number or None, self._kmsg.lines())
 
-    def _contested(self, driver: str) -> Outcome | None:
-        """If another program has written the override that was for `driver`."""
-        if not (sentence := self._other_writer(driver)):
-            return None
-        hint = "find out who it is (driverctl, libvirt, a script), and let one of the two have the device"
-        return self._outcome(Kind.UNDONE, code=Code.CONTESTED, sentence=sentence, hint=hint)
+    def _check_uncontested(self, driver: str) -> None:
+        """Contested if the override that was for `driver` is another one now."""
+        if self._sysfs.exists(self._device) and (found := self._sysfs.override(self._device)) != driver:
+            raise Contested(found)
 
     def _notes_of_claim(self, driver: str) -> tuple[str, ...]:
-        return (*self._plan.notes, *filter(None, (self._other_writer(driver),)))
-
-    def _other_writer(self, driver: str) -> str | None:
-        if not self._sysfs.exists(self._device) or (found := self._sysfs.override(self._device)) == driver:
-            return None
-        return f"another program has {f'given its override to {found}' if found else 'cleared its override'} meanwhile"
+        try:
+            self._check_uncontested(driver)
+        except Contested as contested:
+            return (*self._plan.notes, str(contested))
+        return self._plan.notes
 
     def _nobody_claimed(self) -> Outcome:
         if not self._rebind.touched:
@@ -199,11 +200,14 @@ class Switch:
         if self._sysfs.exists(self._device):
             if other := self._taken_over():
                 sentence = f"another program has bound it to {other} meanwhile, and it is left there"
-                hint = "`default` takes it away from there again"
+                hint = "it belongs to that program now (driverctl, libvirt, a script): let one of the two have the device"
                 return self._now(failed, kind=Kind.BROKEN, code=Code.CONTESTED, sentence=sentence, hint=hint)
             self._tell(Step(What.RESTORING, f"putting it back: {self.undo}"))
             try:
+                self._rebind.accept_override()
                 self._rebind.put(self.undo)
+            except Contested as contested:
+                return self._now(failed, kind=Kind.BROKEN, code=Code.CONTESTED, sentence=str(contested))
             except OSError as error:
                 self._refusals.append(self._not_taken_back(self.undo, error))
                 if self._sysfs.exists(self._device):
@@ -216,11 +220,18 @@ class Switch:
         return self._now(failed, kind=Kind.GONE, code=Code.NO_DEVICE, sentence="", hint="")
 
     def _taken_over(self) -> str | None:
-        """The driver to which another program has bound the device, under an override that is none of ours."""
-        found = self._sysfs.binding(self._device)
-        ours = found.override in (*self._tried, self.undo.override, self._plan.device.binding.override)
-        known = (None, *self._tried, self.undo.driver, self._plan.device.binding.driver)
-        return found.driver if not ours and found.driver not in known else None
+        """The driver that another program wants for the device, by an override that is none of ours, and that it has.
+
+        That program may just have begun, so it is helped: a driverless device serves nobody.
+        """
+        seen = self._plan.device.binding
+        ours = (None, *self._tried, self.undo.override, self.undo.driver, seen.override, seen.driver)
+        if (override := self._sysfs.override(self._device)) in ours:
+            return None
+        if not self._sysfs.driver(self._device):
+            with suppress(OSError):
+                self._sysfs.probe(self._device)
+        return override if self._sysfs.driver(self._device) == override else None
 
     def _not_taken_back(self, binding: Binding | None, error: OSError) -> Refusal:
         who = (binding and binding.driver) or "the bus"

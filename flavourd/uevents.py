@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pyudev
 
@@ -20,6 +21,15 @@ from flavourd.udevdb import UdevDatabase
 TAG = "flavourd"
 # The rest cannot come from udev, whoever sends the event.
 _ORIGINS = {Origin.ATTRIBUTE, Origin.UEVENT, Origin.MODALIAS, Origin.RULE}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """lost: events were, so that `all()` must be asked."""
+
+    requests: tuple[Request, ...]
+    removed: tuple[DeviceId, ...]
+    lost: bool
 
 
 class Uevents:
@@ -36,9 +46,10 @@ class Uevents:
     def fileno(self) -> int:
         return int(self._monitor.fileno())
 
-    def drain(self) -> tuple[list[Request], bool]:
-        """Everything that has come; and whether some was lost, so that `all()` must be asked."""
+    def drain(self) -> Heard:
+        """Everything that has come."""
         found: list[Request] = []
+        removed: list[DeviceId] = []
         lost = False
         while True:
             try:
@@ -50,10 +61,14 @@ class Uevents:
                 lost = True
                 continue
             if device is None:
-                return found, lost
+                return Heard(tuple(found), tuple(removed), lost)
+            if not device.subsystem:
+                continue
             # The path's last part, for libudev's sys_name turns `!` into `/`.
-            name = device.device_path.rpartition("/")[2]
-            if device.subsystem and (request := _request(DeviceId(device.subsystem, name), _reader(device))):
+            id_ = DeviceId(device.subsystem, device.device_path.rpartition("/")[2])
+            if device.action == "remove":
+                removed.append(id_)
+            elif request := _request(id_, _reader(device)):
                 found.append(request)
 
     def all(self) -> Iterator[Request]:

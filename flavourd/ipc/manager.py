@@ -228,7 +228,9 @@ class Manager(VarlinkInterface, name=INTERFACE):
                     case step:
                         yield _more(Progress(step=step, outcomes=None, plans=None))
         outcomes = list(told.values())
-        if failed := next((outcome for outcome in outcomes if outcome.kind not in _SUCCESSES), None):
+        if failures := [outcome for outcome in outcomes if outcome.kind not in _SUCCESSES]:
+            # Those that were left out say nothing of why.
+            failed = min(failures, key=lambda outcome: outcome.code == Code.TOGETHER)
             code, sentence = failed.code or Code.INTERNAL, failed.headline
             raise NotDone(code=code, message=sentence, hint=failed.hint, outcomes=cast(Any, outcomes))
         yield _last(Progress(step=None, outcomes=outcomes, plans=None))
