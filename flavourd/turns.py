@@ -202,10 +202,9 @@ class Turns:
 
         try:
             work = self._begin(turn.requests, turn.keys)
-            worker = Worker(lambda send: work(lambda number, step: send((number, step))), told)
             for number in reversed(range(len(turn.requests))):
                 told((number, Step(What.BEGUN, "reading the device")))
-            return worker
+            return Worker(lambda send: work(lambda number, step: send((number, step))), told)
         except OSError as error:  # no memory, no processes, a full /run
             hint = "free what it names, then ask again"
             self._answer(_refused(turn.requests, Code.HOST, f"no worker could be started: {error}", hint))

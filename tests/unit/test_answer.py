@@ -1,44 +1,69 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What is answered without touching the device: from a tree that is only read."""
 
+import os
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flavourd.answer import Host, answer, explain
+from flavourd.answer import Rules, answer, explain
 from flavourd.device import Binding, DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import Flavour, FlavourOnBus, Flavours, Universal
-from flavourd.journal import Journal
-from flavourd.kmod import Kmod
+from flavourd.host import Host
 from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind, Outcome
 from flavourd.plan import Plan
 from flavourd.record import Record
 from flavourd.request import Origin, Request
-from flavourd.sysfs import Sysfs
+from flavourd.step import Step, What
+from flavourd.use import SEVERITIES, Guard, Severity
 
 from .conftest import Tree
+from .full import full_at
 
-_ID = DeviceId("pci", "0000:01:00.0")
-_PATH = f"sys/bus/pci/devices/{_ID.name}"
+_ID, _OTHER, _VF = (DeviceId("pci", name) for name in ("0000:01:00.0", "0000:01:00.1", "0000:01:10.0"))
+_PATH, _OTHER_PATH = (f"sys/bus/pci/devices/{device.name}" for device in (_ID, _OTHER))
 _FLAVOURS = Flavours({"vfio": Flavour("x", "vfio-dev", {"pci": FlavourOnBus(Universal("vfio_pci", "vfio-pci"))})})
+_RULES = Rules(_FLAVOURS, ModuleIndex(), SEVERITIES)
 _NATIVE = {
-    f"{_PATH}/driver_override": "(null)\n",
-    f"{_PATH}/driver": "-> ../../drivers/e1000e",
-    f"{_PATH}/modalias": "pci:x\n",
+    f"{path}/{name}": text
+    for path in (_PATH, _OTHER_PATH)
+    for name, text in (
+        ("driver_override", "(null)\n"),
+        ("driver", "-> ../../drivers/e1000e"),
+        ("modalias", "pci:x\n"),
+        ("subsystem", "-> ../../../pci"),
+    )
+}
+# In use: a PF with a VF.
+_WITH_VF = {
+    f"{_PATH}/sriov_totalvfs": "7\n",
+    f"{_PATH}/virtfn0": f"-> ../{_VF.name}",
+    f"sys/bus/pci/devices/{_VF.name}/physfn": f"-> ../{_ID.name}",
 }
 
 
 def host(tree: Tree) -> Host:
-    root = tree(_NATIVE)
-    made = Host(Sysfs(root), Kmod(root), Journal(root))
+    made = Host.at(tree(_NATIVE))
     made.journal.prepare()
     return made
 
 
+def no_step(_number: int, step: Step) -> None:
+    pytest.fail(f"nothing was to be done, and this was told: {step.text}")
+
+
+def ask_all(where: Host, *requests: Request, rules: Rules = _RULES) -> list[Outcome]:
+    keys = {str(request.device) for request in requests}
+    return answer(requests, keys, where, rules, no_step)
+
+
 def ask(where: Host, wanted: str, origin: Origin) -> Outcome:
-    return answer(Request(_ID, wanted, origin), where, _FLAVOURS, ModuleIndex())
+    (told,) = ask_all(where, Request(_ID, wanted, origin))
+    return told
 
 
 def record(where: Host, *, instance: int | None = None, unfinished: bool = False) -> Record:
@@ -106,7 +131,7 @@ def test_a_corrupt_record_is_told_and_set_aside(tree: Tree) -> None:
 def test_a_device_that_is_not_there_is_told(tree: Tree) -> None:
     where = host(tree)
     gone = DeviceId("pci", "0000:ff:00.0")
-    told = answer(Request(gone, "vfio", Origin.UEVENT), where, _FLAVOURS, ModuleIndex())
+    (told,) = ask_all(where, Request(gone, "vfio", Origin.UEVENT))
     assert (told.kind, told.code) == (Kind.REFUSED, Code.NO_DEVICE)
 
 
@@ -122,7 +147,7 @@ def everything(root: Path) -> dict[str, object]:
 
 
 def plan_for(where: Host, wanted: str) -> Plan:
-    return explain(Request(_ID, wanted, Origin.VARLINK), where, _FLAVOURS, ModuleIndex())
+    return explain(Request(_ID, wanted, Origin.VARLINK), where, _RULES)
 
 
 def test_explaining_touches_nothing(tree: Tree) -> None:
@@ -165,5 +190,144 @@ def test_explaining_what_cannot_be_is_refused(tree: Tree) -> None:
         plan_for(where, "no")
     assert caught.value.code is Code.UNKNOWN_FLAVOUR
     with pytest.raises(FlavourError) as caught:
-        explain(Request(DeviceId("pci", "gone"), "vfio", Origin.VARLINK), where, _FLAVOURS, ModuleIndex())
+        explain(Request(DeviceId("pci", "gone"), "vfio", Origin.VARLINK), where, _RULES)
     assert caught.value.code is Code.NO_DEVICE
+
+
+# --- what the host uses the device for
+
+
+def untouched(root: Path) -> dict[str, object]:
+    """All but the locks."""
+    locks = str(root / "run/flavourd/locks")
+    return {path: found for path, found in everything(root).items() if not path.startswith(locks)}
+
+
+def severities(**changed: Severity) -> Rules:
+    return replace(_RULES, severities=SEVERITIES | {Guard(name): severity for name, severity in changed.items()})
+
+
+def test_a_device_that_is_in_use_is_refused_and_nothing_is_touched(tree: Tree) -> None:
+    where = host(tree)
+    root = tree(_WITH_VF)
+    before = untouched(root)
+    told = ask(where, "vfio", Origin.VARLINK)
+    assert (told.kind, told.code) == (Kind.REFUSED, Code.IN_USE)
+    assert [finding.guard for finding in told.findings] == [Guard.VFS]
+    assert "--force=vfs" in told.hint
+    assert untouched(root) == before
+
+
+def test_what_is_in_the_flavour_already_is_not_looked_at(tree: Tree) -> None:
+    where = host(tree)
+    tree({**_WITH_VF, f"{_PATH}/vfio-dev/vfio0/": ""})
+    told = ask(where, "vfio", Origin.VARLINK)
+    assert (told.kind, told.findings) == (Kind.ALREADY, ())
+
+
+def test_explaining_shows_what_is_in_use_and_who_passes_over_it_reads_it_all_the_same(tree: Tree) -> None:
+    where = host(tree)
+    root = tree(_WITH_VF)
+    before = everything(root)
+    with pytest.raises(FlavourError) as caught:
+        plan_for(where, "vfio")
+    assert caught.value.code is Code.IN_USE
+    assert [finding.guard for finding in caught.value.findings] == [Guard.VFS]
+    asked = Request(_ID, "vfio", Origin.VARLINK)
+    forced = explain(replace(asked, force=frozenset({"vfs"})), where, _RULES)
+    warned = explain(asked, where, severities(vfs=Severity.WARNING))
+    assert forced.findings == warned.findings == caught.value.findings
+    assert explain(asked, where, severities(vfs=Severity.OFF)).findings == ()
+    assert everything(root) == before
+
+
+def test_who_shares_the_group_is_a_finding_only_where_it_is_an_error(tree: Tree) -> None:
+    where = host(tree)
+    group = "sys/kernel/iommu_groups/7"
+    links = {f"{path}/iommu_group": "-> ../../../../kernel/iommu_groups/7" for path in (_PATH, _OTHER_PATH)}
+    tree(links | {f"{group}/devices/{id_.name}": f"-> ../../../../bus/pci/devices/{id_.name}" for id_ in (_ID, _OTHER)})
+    asked = Request(_ID, "vfio", Origin.VARLINK)
+    assert explain(asked, where, _RULES).findings == ()
+    strict = severities(group=Severity.ERROR)
+    with pytest.raises(FlavourError) as caught:
+        explain(asked, where, strict)
+    assert [finding.guard for finding in caught.value.findings] == [Guard.GROUP]
+    assert str(_OTHER) in caught.value.findings[0].sentence
+    assert explain(replace(asked, beside=frozenset({_OTHER})), where, strict).findings == ()
+    assert explain(replace(asked, wanted="default"), where, strict).findings == ()
+
+
+# --- several together
+
+
+def test_if_one_of_several_is_refused_none_is_touched_and_the_others_are_told_for_whom(tree: Tree) -> None:
+    where = host(tree)
+    root = tree({f"{_OTHER_PATH}/secondary_bus_number": "1\n"})
+    before = untouched(root)
+    asked = [Request(device, "vfio", Origin.VARLINK) for device in (_ID, _OTHER)]
+    for requests in (asked, asked[::-1]):
+        told = ask_all(where, *requests)
+        assert [outcome.request for outcome in told] == requests
+        codes = {outcome.request.device: (outcome.kind, outcome.code) for outcome in told}
+        assert codes == {_ID: (Kind.REFUSED, Code.TOGETHER), _OTHER: (Kind.REFUSED, Code.BRIDGE)}
+        (left_out,) = (outcome for outcome in told if outcome.code is Code.TOGETHER)
+        assert str(_ID) in left_out.sentence
+        assert str(_OTHER) in left_out.sentence
+    assert untouched(root) == before
+
+
+def test_if_several_are_refused_each_has_its_own_reason(tree: Tree) -> None:
+    where = host(tree)
+    tree({**_WITH_VF, f"{_OTHER_PATH}/secondary_bus_number": "1\n"})
+    told = ask_all(where, *(Request(device, "vfio", Origin.VARLINK) for device in (_ID, _OTHER)))
+    assert [outcome.code for outcome in told] == [Code.IN_USE, Code.BRIDGE]
+
+
+def test_what_was_left_half_done_is_put_back_even_if_its_wish_cannot_be_fulfilled(tree: Tree) -> None:
+    """Nothing is written here: the device has its driver, and only the record does not know it."""
+    where = host(tree)
+    root = tree({})
+    before = everything(root / "sys")
+    record(where, unfinished=True)
+    steps: list[tuple[int, Step]] = []
+    requests = [Request(_OTHER, "no", Origin.VARLINK), Request(_ID, "vfio", Origin.VARLINK)]
+    told = answer(requests, {str(_ID), str(_OTHER)}, where, _RULES, lambda *step: steps.append(step))
+    assert [(outcome.kind, outcome.code) for outcome in told] == [
+        (Kind.REFUSED, Code.UNKNOWN_FLAVOUR),
+        (Kind.UNDONE, Code.TOGETHER),
+    ]
+    assert told[1].driver == "e1000e"
+    assert where.journal.record(_ID) is None
+    assert {number for number, _ in steps} <= {1}
+    assert everything(root / "sys") == before
+
+
+@pytest.mark.parametrize("size", [0, 20, 200], ids=["no lock", "no record", "half a record"])
+def test_what_cannot_be_written_down_is_not_begun(tree: Tree, size: int) -> None:
+    where = host(tree)
+    root = tree({})
+    before = everything(root / "sys")
+    with full_at(size):
+        told = ask_all(where, *(Request(device, "vfio", Origin.VARLINK) for device in (_ID, _OTHER)))
+    assert [(outcome.kind, outcome.code) for outcome in told] == [(Kind.REFUSED, Code.HOST)] * 2
+    assert all("/run" in outcome.hint for outcome in told)
+    assert everything(root / "sys") == before
+    assert list(where.journal.records()) == []
+
+
+def test_who_waits_for_an_earlier_worker_tells_so_for_every_device(tree: Tree) -> None:
+    where = host(tree)
+    tree({f"{path}/vfio-dev/vfio0/": "" for path in (_PATH, _OTHER_PATH)})
+    steps: list[tuple[int, Step]] = []
+    with ExitStack() as earlier:
+        earlier.enter_context(where.journal.locked(["IOMMU group 7"]))
+
+        def tell(number: int, step: Step) -> None:
+            steps.append((number, step))
+            earlier.close()
+
+        requests = [Request(device, "vfio", Origin.VARLINK) for device in (_ID, _OTHER)]
+        told = answer(requests, ["IOMMU group 7", str(_ID)], where, _RULES, tell)
+    assert [outcome.kind for outcome in told] == [Kind.ALREADY, Kind.ALREADY]
+    waiting = Step(What.BEGUN, f"waiting for worker {os.getpid()} of an earlier flavourd", os.getpid())
+    assert steps == [(0, waiting), (1, waiting)]

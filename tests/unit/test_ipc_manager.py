@@ -7,7 +7,7 @@ import asyncio
 import fcntl
 import grp
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,11 @@ def host(tree: Tree, settings: str = "access: {}") -> Path:
 class Office:
     """Desk, feed, history and door, put together as the service does."""
 
-    def __init__(self, root: Path, house: House) -> None:
+    def __init__(self, root: Path, house: House, deadline: float) -> None:
         self.house, self.feed, self.history = house, Feed(), History(root)
-        self.desk = Desk(root, 60.0, lambda asked, step: self.feed.publish(wire.Step.of(asked, step)), self._answered)
+        self.desk = Desk(
+            root, deadline, lambda asked, step: self.feed.publish(wire.Step.of(asked, step)), self._answered
+        )
         self.desk.host.journal.prepare()
         registry: VarlinkInterfaceRegistry = house.registry
         registry.register_interface(
@@ -95,17 +97,22 @@ class Office:
         return error | dict(reply.get("parameters", {}))
 
 
-def in_office(root: Path, test: Callable[[Office], Coroutine[None, None, None]], may_change: bool = True) -> None:
+def in_office(
+    root: Path,
+    test: Callable[[Office], Coroutine[None, None, None]],
+    may_change: bool = True,
+    deadline: float = 60.0,
+) -> None:
     async def inner(house: House) -> None:
-        async with office(root, house, may_change) as made:
+        async with office(root, house, may_change, deadline) as made:
             await test(made)
 
     live(root, inner)
 
 
 @asynccontextmanager
-async def office(root: Path, house: House, may_change: bool) -> AsyncIterator[Office]:
-    made = Office(root, house)
+async def office(root: Path, house: House, may_change: bool, deadline: float) -> AsyncIterator[Office]:
+    made = Office(root, house, deadline)
     if may_change:
         made.desk.changers = frozenset({os.getegid()})
     yield made
@@ -264,6 +271,8 @@ def test_who_is_neither_root_nor_in_a_group_that_may_is_not_permitted(
         asked: list[tuple[str, dict[str, Any]]] = [
             ("Set", {"devices": [str(_HELD)], "flavour": "vfio"}),
             ("Reset", {"devices": [str(_HELD)]}),
+            ("Set", {"devices": [str(_HELD)], "flavour": "vfio", "group": True}),
+            ("Cancel", {"devices": [str(_HELD)]}),
             ("Reload", {}),
         ]
         try:
@@ -328,7 +337,7 @@ def test_a_caller_who_goes_away_withdraws_what_waits_and_what_is_begun_goes_on_a
 
     async def test(office: Office) -> None:
         lock = busy(root, _HELD)
-        office.desk.ask(Request(_HELD, "vfio", Origin.VARLINK, uuid="first"))
+        office.desk.ask([Request(_HELD, "vfio", Origin.VARLINK, uuid="first")])
         await office.house.until(lambda: office.desk.turns.steps[_HELD].what == "begun")
         states = {one["id"]: one["state"] for one in (await office.told("List"))["devices"]}
         assert states == {str(_NATIVE): None, str(_HELD): "switching"}
@@ -338,7 +347,7 @@ def test_a_caller_who_goes_away_withdraws_what_waits_and_what_is_begun_goes_on_a
         await office.house.until(lambda: office.desk.turns.open == 1)
         (withdrawn,) = office.history.last(10)
         assert (withdrawn.flavour, withdrawn.code) == ("default", "withdrawn")
-        assert [request.uuid for request, _ in office.desk.host.journal.unanswered()] == ["first"]
+        assert [begun.request.uuid for (begun,) in office.desk.host.journal.unanswered()] == ["first"]
         os.close(lock)
         await office.desk.turns.all_answered()
         assert [(one.uuid, one.kind) for one in office.history.last(1)] == [("first", "already")]
@@ -352,7 +361,7 @@ def test_whoever_waits_when_the_daemon_is_stopped_is_told_so(tree: Tree) -> None
 
     async def test(office: Office) -> None:
         lock = busy(root, _HELD)
-        office.desk.ask(Request(_HELD, "vfio", Origin.VARLINK, uuid="first"))
+        office.desk.ask([Request(_HELD, "vfio", Origin.VARLINK, uuid="first")])
         await office.house.until(lambda: office.desk.turns.steps[_HELD].what == "begun")
         waiting = await office.ask("Set", devices=[str(_HELD)], flavour="default")
         await office.house.until(lambda: office.desk.turns.open == 2)
@@ -396,3 +405,186 @@ def test_a_reload_reads_the_configuration_anew_and_a_wrong_one_changes_nothing(t
         assert office.desk.changers == {os.getegid()}
 
     in_office(root, test, may_change=False)
+
+
+# --- groups
+
+
+def in_flavour(*devices: DeviceId) -> dict[str, str]:
+    return {f"sys/devices/pci0000:00/{device.name}/vfio-dev/vfio{device.name}/": "" for device in devices}
+
+
+def bridge(device: DeviceId) -> dict[str, str]:
+    return pci(device, "pcieport") | {f"sys/devices/pci0000:00/{device.name}/secondary_bus_number": "1\n"}
+
+
+_BRIDGE, _ALONE = DeviceId("pci", "0000:00:01.0"), DeviceId("pci", "0000:03:00.0")
+
+
+def together(office: Office) -> list[list[str]]:
+    """What is asked for from here on, each list together."""
+    asked: list[list[str]] = []
+    ask = office.desk.ask
+
+    def listening(requests: Sequence[Request]) -> None:
+        asked.append([str(request.device) for request in requests])
+        ask(requests)
+
+    office.desk.ask = listening  # type: ignore[method-assign]
+    return asked
+
+
+def test_a_group_is_set_whole_whichever_member_is_named_and_once_if_all_are(tree: Tree) -> None:
+    root = host(tree)
+    alone = {name: text.replace("iommu_groups/7", "iommu_groups/8") for name, text in pci(_ALONE, "vfio-pci").items()}
+    tree({name.replace("iommu_groups/7", "iommu_groups/8"): text for name, text in alone.items()})
+    tree(in_flavour(_NATIVE, _ALONE))
+    group = [str(_NATIVE), str(_HELD)]
+
+    async def test(office: Office) -> None:
+        asked = together(office)
+        for named in ([str(_NATIVE)], [str(_HELD)], [str(_HELD), str(_NATIVE)]):
+            told = await office.told("Set", devices=named, flavour="vfio", group=True)
+            assert sorted((one["device"], one["kind"]) for one in told["outcomes"]) == [
+                (id_, "already") for id_ in group
+            ]
+            assert asked == [group], "in one transaction"
+            asked.clear()
+        told = await office.told("Set", devices=[str(_HELD), str(_ALONE), str(_NATIVE)], flavour="vfio", group=True)
+        assert asked == [group, [str(_ALONE)]]
+        assert len(told["outcomes"]) == 3
+        asked.clear()
+        await office.told("Set", devices=group, flavour="vfio")
+        assert asked == [[device] for device in group], "each for itself, if no group was asked for"
+        asked.clear()
+        told = await office.told("Reset", devices=[str(_NATIVE)], group=True, dry_run=True)
+        assert [one["device"] for one in told["plans"]] == group
+        assert asked == []
+
+    in_office(root, test)
+
+
+def test_a_bridge_stays_with_the_host_and_one_that_is_named_is_told_so(tree: Tree) -> None:
+    root = host(tree)
+    tree(bridge(_BRIDGE) | in_flavour(_NATIVE))
+
+    async def test(office: Office) -> None:
+        asked = together(office)
+        told = await office.told("Set", devices=[str(_NATIVE)], flavour="vfio", group=True)
+        assert sorted(one["device"] for one in told["outcomes"]) == [str(_NATIVE), str(_HELD)]
+        told = await office.told("Set", devices=[str(_BRIDGE), str(_NATIVE)], flavour="vfio", group=True)
+        assert (told["error"], told["code"]) == ("NotDone", "bridge")
+        assert {one["device"]: one["code"] for one in told["outcomes"]} == {
+            str(_BRIDGE): "bridge",
+            str(_NATIVE): "together",
+            str(_HELD): "together",
+        }
+        assert asked[1] == [str(_NATIVE), str(_HELD), str(_BRIDGE)]
+
+    in_office(root, test)
+
+
+# --- cancelling
+
+
+def test_what_waits_is_cancelled_whoever_asked_and_what_is_begun_goes_on(tree: Tree) -> None:
+    root = host(tree)
+
+    async def test(office: Office) -> None:
+        lock = busy(root, _HELD)
+        first = await office.ask("Set", devices=[str(_HELD)], flavour="vfio")
+        await office.house.until(
+            lambda: {id_: at.what for id_, at in office.desk.turns.steps.items()} == {_HELD: "begun"}
+        )
+        second = await office.ask("Set", devices=[str(_HELD)], flavour="default")
+        third = await office.ask("Set", devices=[str(_NATIVE)], flavour="default")  # in the same IOMMU group
+        await office.house.until(lambda: office.desk.turns.waiting == 2)
+        status = await office.told("Status")
+        assert (status["open"], status["waiting"]) == (3, 2)
+        assert await office.told("Cancel", devices=[_HELD.name, str(_HELD)]) == {"withdrawn": 1}
+        reply = await second.reply()
+        assert reply
+        assert reply["parameters"]["code"] == "withdrawn"
+        assert await office.told("Cancel", devices=[str(_HELD)]) == {"withdrawn": 0}
+        assert (await office.told("List"))["devices"][1]["state"] == "switching"
+        os.close(lock)
+        for caller in (first, third):
+            reply = await caller.reply()
+            assert reply
+            assert [one["kind"] for one in reply["parameters"]["outcomes"]] == ["already"]
+
+    in_office(root, test)
+
+
+@pytest.mark.parametrize(("devices", "code"), [([], "bad-name"), (["nonsense"], "bad-name")])
+def test_who_cancels_what_is_no_device_is_refused(tree: Tree, devices: list[str], code: str) -> None:
+    async def test(office: Office) -> None:
+        told = await office.told("Cancel", devices=devices)
+        assert (told["error"], told["code"]) == ("Refused", code)
+
+    in_office(host(tree), test)
+
+
+# --- in use, stuck
+
+
+def test_a_device_that_is_in_use_is_refused_with_what_uses_it(tree: Tree) -> None:
+    root = host(tree)
+    place = f"sys/devices/pci0000:00/{_NATIVE.name}"
+    tree({f"{place}/sriov_totalvfs": "7\n", f"{place}/virtfn0": f"-> ../{_ALONE.name}"} | pci(_ALONE, "igbvf"))
+
+    async def test(office: Office) -> None:
+        told = await office.told("Set", devices=[str(_NATIVE)], flavour="vfio")
+        assert (told["error"], told["code"]) == ("NotDone", "in-use")
+        (outcome,) = told["outcomes"]
+        assert outcome["kind"] == "refused"
+        assert [finding["guard"] for finding in outcome["findings"]] == ["vfs"]
+        (plan,) = (await office.told("Explain", device=str(_NATIVE), flavour="vfio"))["plans"]
+        assert (plan["kind"], plan["findings"]) == ("refused", outcome["findings"])
+        (plan,) = (await office.told("Explain", device=str(_NATIVE), flavour="vfio", force=["vfs"]))["plans"]
+        assert (plan["kind"], plan["findings"]) == ("switch", outcome["findings"])
+
+    in_office(root, test)
+
+
+def test_a_device_that_is_stuck_is_told_with_its_worker_wherever_it_is_looked_at(tree: Tree) -> None:
+    """Stuck behind the lock of a worker that an earlier daemon has left behind."""
+    root = host(tree)
+    tree({"proc/4711/wchan": "igb_remove"})
+
+    async def test(office: Office) -> None:
+        lock = busy(root, _HELD)
+        os.write(lock, b"4711")
+        first = await office.ask("Set", devices=[str(_HELD)], flavour="vfio")
+        kin = await office.ask("Set", devices=[str(_NATIVE)], flavour="default")
+        reply = await kin.reply()
+        assert reply
+        assert reply["parameters"]["code"] == "kin-stuck"
+        assert "IOMMU group 7" in reply["parameters"]["message"]
+        (stuck,) = (await office.told("Status"))["stuck"]
+        assert (stuck["device"], stuck["flavour"], stuck["pid"], stuck["wchan"]) == (
+            str(_HELD),
+            "vfio",
+            4711,
+            "igb_remove",
+        )
+        assert stuck["step"] == "waiting for worker 4711 of an earlier flavourd"
+        listed = {one["id"]: one for one in (await office.told("List"))["devices"]}
+        assert (listed[str(_HELD)]["state"], listed[str(_HELD)]["stuck"]) == ("stuck", stuck)
+        assert listed[str(_HELD)]["step"] == stuck["step"]
+        assert (listed[str(_NATIVE)]["state"], listed[str(_NATIVE)]["stuck"]) == (None, None)
+        described = await office.told("Describe", device=str(_HELD))
+        assert (described["complete"], described["device"]["stuck"]) == (False, stuck)
+        reply = await first.reply()
+        assert reply
+        assert reply["parameters"]["code"] == "stuck"
+        late = await office.told("Set", devices=[str(_HELD)], flavour="default")
+        assert (late["error"], late["code"]) == ("NotDone", "stuck")
+        os.close(lock)
+        await office.house.until(lambda: not office.desk.turns.stuck)
+        assert (await office.told("Status"))["stuck"] == []
+        told = await office.told("Set", devices=[str(_HELD)], flavour="vfio")
+        assert [one["kind"] for one in told["outcomes"]] == ["already"]
+        assert list(office.desk.host.journal.unanswered()) == []
+
+    in_office(root, test, deadline=0.5)

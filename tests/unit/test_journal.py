@@ -2,30 +2,38 @@
 """What flavourd remembers on disk."""
 
 import fcntl
+import json
 import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flavourd.device import Binding, DeviceId
+from flavourd.device import Binding, DeviceId, Sriov
 from flavourd.errors import Code, FlavourError
 from flavourd.journal import Journal
-from flavourd.record import Record
-from flavourd.request import Origin, Request
+from flavourd.record import Record, step
+from flavourd.request import Begun, Origin, Request
+
+from .full import full_at
 
 _A, _B = DeviceId("pci", "0000:01:00.0"), DeviceId("pci", "0000:01:00.1")
 _RECORD = Record(_A, 7, Binding("e1000e"), "vfio", "vfio-pci")
+_RECORDS, _BEGUN = "run/flavourd/records", "run/flavourd/begun"
+_RECORD_FILE, _BEGUN_FILE = f"{_RECORDS}/pci:{_A.name}.json", f"{_BEGUN}/pci:{_A.name}"
 
-# Holds the lock of a device until its standard input ends.
+# Holds the lock of a key until its standard input ends.
 _HOLDER = """
 import sys
 from pathlib import Path
-from flavourd.device import DeviceId
 from flavourd.journal import Journal
-with Journal(Path(sys.argv[1])).locked(DeviceId.parse(sys.argv[2])):
+with Journal(Path(sys.argv[1])).locked([sys.argv[2]]):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -34,7 +42,7 @@ with Journal(Path(sys.argv[1])).locked(DeviceId.parse(sys.argv[2])):
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     journal = Journal(tmp_path)
-    journal.prepare()
+    assert journal.prepare() == []
     return journal
 
 
@@ -44,7 +52,7 @@ def records(root: Path) -> list[str]:
 
 def test_preparing_twice_keeps_what_is_there(journal: Journal) -> None:
     journal.save(_RECORD)
-    journal.prepare()
+    assert journal.prepare() == []
     assert journal.record(_A) == _RECORD
 
 
@@ -75,7 +83,7 @@ def test_a_dropped_record_is_gone_and_dropping_nothing_is_no_error(journal: Jour
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\xff\xfe", b"{}", replace(_RECORD, device=_B).to_json().encode(), b"[" * 100_000],
+    [b"", b"{", b"\xff\xfe", b"{}\n", replace(_RECORD, device=_B).to_text().encode(), b"[" * 100_000 + b"\n"],
     ids=["empty", "cut", "no text", "no record", "another device", "without end"],
 )
 def test_a_corrupt_record_is_set_aside_and_told_and_then_the_device_is_untouched(
@@ -87,7 +95,7 @@ def test_a_corrupt_record_is_set_aside_and_told_and_then_the_device_is_untouched
     with pytest.raises(FlavourError) as caught:
         journal.record(_A)
     assert caught.value.code is Code.RECORD
-    aside = file.with_name("pci:0000:01:00.0.corrupt")
+    aside = file.with_name("pci:0000:01:00.0.json.corrupt")
     assert str(_A) in caught.value.sentence
     assert str(aside) in caught.value.hint
     assert aside.read_bytes() == content
@@ -111,7 +119,7 @@ def test_a_record_that_says_unfinished_is_found_and_a_corrupt_one_hides_no_other
     ):
         journal.save(record)
     (tmp_path / "run/flavourd/records/pci:0000:00:00.0.json").write_bytes(b"{")
-    (tmp_path / f"run/flavourd/records/.pci:{_A.name}.json.new").write_text(replace(_RECORD, unfinished=True).to_json())
+    (tmp_path / f"run/flavourd/records/.pci:{_A.name}.json.new").write_text(replace(_RECORD, unfinished=True).to_text())
     assert [record.device for record in journal.unfinished()] == [_B, third]
 
 
@@ -126,7 +134,7 @@ def test_the_last_request_taken_is_remembered_for_each_device(journal: Journal, 
 def test_a_request_that_no_uevent_brought_does_not_change_which_was_the_last(journal: Journal) -> None:
     journal.take(request(_A, 12))
     journal.take(request(_A))
-    journal.begin(request(_A), 7)
+    journal.begin([request(_A)], [7])
     assert journal.taken(_A) == 12
 
 
@@ -138,57 +146,163 @@ def test_a_spoilt_memory_of_requests_counts_as_none(journal: Journal, tmp_path: 
     assert journal.taken(_A) == 0
 
 
+def begun(device: DeviceId, instance: int, **rest: Any) -> tuple[Begun, ...]:
+    """One that was begun alone, as it is found."""
+    return (Begun(Request(device, rest.pop("wanted", "vfio"), Origin.RECOVERY, begun=12.5, **rest), instance),)
+
+
 def test_what_was_begun_and_not_answered_is_found_after_a_restart_and_answered_to_its_asker(
     journal: Journal, tmp_path: Path
 ) -> None:
     third = DeviceId("platform", "a.b:c.json")
     asked = (request(third), request(_B, 6, "default", "u-2"), request(_A, 5, "vfio", "u-1"))
     for instance, each in enumerate(asked, start=7):
-        journal.begin(each, instance)
-    assert list(Journal(tmp_path).unanswered()) == [
-        (Request(_A, "vfio", Origin.RECOVERY, "u-1"), 9),
-        (Request(_B, "default", Origin.RECOVERY, "u-2"), 8),
-        (Request(third, "vfio", Origin.RECOVERY), 7),
+        journal.begin([replace(each, begun=12.5, asker="uid 7")], [instance])
+    again = Journal(tmp_path)
+    assert again.prepare() == []
+    assert list(again.unanswered()) == [
+        begun(_A, 9, uuid="u-1", asker="uid 7"),
+        begun(_B, 8, wanted="default", uuid="u-2", asker="uid 7"),
+        begun(third, 7, asker="uid 7"),
     ]
     assert journal.taken(_A) == 5
 
 
+def test_what_was_begun_together_is_found_together(journal: Journal, tmp_path: Path) -> None:
+    third = DeviceId("pci", "0000:00:1f.0")
+    asked = [replace(request(device, number, uuid=f"u-{number}"), begun=12.5) for number, device in ((5, _B), (6, _A))]
+    journal.begin(asked, [8, 7])
+    journal.begin([replace(request(third), begun=12.5)], [9])
+    alone, together = Journal(tmp_path).unanswered()
+    assert alone == begun(third, 9)
+    assert together == (
+        *begun(_B, 8, uuid="u-5", beside=frozenset({_A})),
+        *begun(_A, 7, uuid="u-6", beside=frozenset({_B})),
+    )
+    assert (journal.taken(_B), journal.taken(_A)) == (5, 6)
+    journal.end(asked)
+    assert list(journal.unanswered()) == [alone]
+
+
+def test_when_a_request_was_begun_is_remembered_over_restarts(journal: Journal) -> None:
+    before = time.time()
+    journal.begin([request(_A)], [7])
+    ((first,),) = journal.unanswered()
+    assert first.request.begun
+    assert before <= first.request.begun <= time.time()
+    journal.begin([first.request], [7])
+    assert list(journal.unanswered()) == [(first,)]
+
+
 def test_a_file_whose_writer_died_before_it_had_its_name_is_no_request(journal: Journal, tmp_path: Path) -> None:
-    journal.begin(request(_A, 5), 7)
+    journal.begin([request(_A, 5)], [7])
     (file,) = (tmp_path / "run/flavourd/begun").iterdir()
     file.rename(file.with_name(f".{file.name}.new"))
     assert list(journal.unanswered()) == []
 
 
 def test_what_was_answered_is_not_found_again(journal: Journal) -> None:
-    journal.begin(request(_A, 5), 7)
-    journal.begin(request(_B, 6), 7)
+    journal.begin([request(_A, 5)], [7])
+    journal.begin([request(_B, 6)], [7])
     for _ in range(2):
-        journal.end(_A)
-    assert [left.device for left, _ in journal.unanswered()] == [_B]
+        journal.end([request(_A)])
+    assert [left.request.device for (left,) in journal.unanswered()] == [_B]
 
 
 @pytest.mark.parametrize(
     "wanted", ["\N{REPLACEMENT CHARACTER}", "\udcff", "a\nb", 'q"uote', "vfio_pci:v00008086d000010D3*", ""]
 )
 def test_a_request_is_found_with_the_very_word_that_was_asked(journal: Journal, wanted: str) -> None:
-    journal.begin(request(_A, 5, wanted), 7)
-    ((found, _),) = journal.unanswered()
-    assert found.wanted == wanted
+    journal.begin([request(_A, 5, wanted)], [7])
+    ((found,),) = journal.unanswered()
+    assert found.request.wanted == wanted
+
+
+def words(**values: Any) -> bytes:
+    """What was begun with _A alone, with other values."""
+    common = {"device": {"bus": "pci", "name": _A.name}, "wanted": "vfio", "uuid": None, "asker": None}
+    return json.dumps([{**common, "instance": 7, "candidates": [], "force": [], "begun": 12.5, **values}]).encode()
+
+
+def test_the_words_of_these_tests_are_those_that_are_written(journal: Journal, tmp_path: Path) -> None:
+    journal.begin([replace(request(_A), begun=12.5)], [7])
+    assert json.loads((tmp_path / _BEGUN_FILE).read_bytes()) == json.loads(words())
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\xff", b"{}", b"[]", b"12", b'"x"', b"null", b'{"wanted": "vfio", "uuid": null}', b"[" * 100_000],
-    ids=lambda content: content[:20],
+    [
+        *(b"", b"{", b"\xff", b"{}", b"[]", b"12", b'"x"', b"null", b"[null]", b"[[]]", b"[{}]", b"[" * 100_000),
+        b'{"wanted": "vfio", "uuid": null, "instance": 7, "candidates": [], "force": []}',  # before there were several
+        *(words()[:-2], words()[1:-1], words() + b"x"),
+        *(words(device=_A.name), words(device={"bus": "pci"}), words(device={"bus": "pci", "name": _B.name})),
+        *(words(uuid=5), words(asker=["x"]), words(candidates=5), words(force=None), words(instance=None)),
+        *(words(instance=float("inf")), words(instance=[]), words(begun=None), words(begun="x"), words(begun=10**400)),
+        *(words(begun=float("nan")), words(begun=float("inf")), words(begun=-1), words(begun=1e20)),
+    ],
+    ids=lambda content: content[-40:],
 )
-def test_what_is_no_request_is_passed_over_for_good(journal: Journal, tmp_path: Path, content: bytes) -> None:
-    journal.begin(request(_A), 7)
-    journal.begin(request(_B), 7)
-    (tmp_path / f"run/flavourd/begun/{_A.bus}:{_A.name}").write_bytes(content)
+def test_what_is_no_request_is_passed_over_and_set_aside_at_the_next_start(
+    journal: Journal, tmp_path: Path, content: bytes
+) -> None:
+    for device in (_A, _B):
+        journal.begin([request(device)], [7])
+    file = tmp_path / _BEGUN_FILE
+    file.write_bytes(content)
     for _ in range(2):
-        assert [found.device for found, _ in journal.unanswered()] == [_B]
-    assert not (tmp_path / f"run/flavourd/begun/{_A.bus}:{_A.name}").exists()
+        assert [found.request.device for (found,) in journal.unanswered()] == [_B]
+    assert file.read_bytes() == content
+    (trouble,) = journal.prepare()
+    assert trouble.code is Code.RECORD
+    assert str(file) in trouble.sentence
+    assert f"{file}.corrupt" in trouble.hint
+    assert not file.exists()
+    assert journal.prepare() == []
+    assert [found.request.device for (found,) in journal.unanswered()] == [_B]
+
+
+def test_whatever_value_stands_in_a_request_it_is_one_or_it_is_none(journal: Journal, tmp_path: Path) -> None:
+    values: tuple[Any, ...] = (None, True, 0, -1, 1.5, 10**400, float("nan"), "", "x", "\ud800", [], [[]], {}, {"x": 1})
+    names = (*json.loads(words())[0], "more")
+    read = 0
+    for name in names:
+        for value in values:
+            (tmp_path / _BEGUN_FILE).write_bytes(words(**{name: value}))
+            journal.prepare()
+            for (found,) in journal.unanswered():
+                read += 1
+                assert found.request.device == _A
+                journal.begin([found.request], [found.instance])
+                assert list(journal.unanswered()) == [(found,)]
+    assert read > len(values), "some are well"
+
+
+@pytest.mark.parametrize("room", [0, 1, 10])
+def test_where_there_is_no_room_files_stay_as_they_are(journal: Journal, tmp_path: Path, room: int) -> None:
+    journal.save(_RECORD)
+    journal.mark(_A, "loading vfio_pci")
+    file = tmp_path / _RECORD_FILE
+    before = file.read_bytes()
+    changes: list[Callable[[], None]] = [
+        lambda: journal.mark(_A, "binding to vfio-pci"),
+        lambda: journal.change(_A, unfinished=True),
+        lambda: journal.restore(_RECORD),
+    ]
+    for change in changes:
+        with full_at(len(before) + room), pytest.raises(OSError, match=r"large|No space"):
+            change()
+        assert file.read_bytes() == before
+    with full_at(room):
+        with pytest.raises(OSError, match="large"):
+            journal.save(replace(_RECORD, flavour="other"))
+        with pytest.raises(OSError, match="large"):
+            journal.begin([request(_A)], [7])
+    assert file.read_bytes() == before
+    assert list(journal.unanswered()) == []
+    journal.mark(_A, "binding to vfio-pci")
+    assert journal.record(_A) == replace(_RECORD, steps=("loading vfio_pci", "binding to vfio-pci"))
+    assert journal.prepare() == []
+    assert records(tmp_path) == [file.name]
 
 
 def test_a_write_that_fails_leaves_the_old_record_whole(journal: Journal, tmp_path: Path) -> None:
@@ -219,13 +333,13 @@ def test_a_lock_excludes_a_second_process_until_the_first_one_ends(journal: Jour
         holder.kill()
         holder.wait(timeout=30)
     assert not locked_against(tmp_path, how)
-    with journal.locked(_A):
+    with journal.locked([str(_A)]):
         assert locked_against(tmp_path, how)
 
 
 def test_a_lock_is_given_back_after_an_error_and_leaves_no_descriptor(journal: Journal, tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(ZeroDivisionError), journal.locked(_A):
+    with pytest.raises(ZeroDivisionError), journal.locked([str(_A)]):
         assert locked_against(tmp_path, fcntl.LOCK_EX)
         raise ZeroDivisionError
     assert not locked_against(tmp_path, fcntl.LOCK_EX)
@@ -233,30 +347,20 @@ def test_a_lock_is_given_back_after_an_error_and_leaves_no_descriptor(journal: J
 
 
 def test_locks_of_two_devices_do_not_meet(journal: Journal, tmp_path: Path) -> None:
-    with journal.locked(_A), journal.locked(_B):
+    with journal.locked([str(_A)]), journal.locked([str(_B)]):
         assert len(list((tmp_path / "run/flavourd/locks").iterdir())) == 2
 
 
 def test_a_request_is_found_with_the_candidates_and_guards_that_were_named(journal: Journal) -> None:
     asked = replace(request(_A), candidates=("b", "a", "\ud800"), force=frozenset({"table", "other"}))
-    journal.begin(asked, 7)
-    ((found, _),) = journal.unanswered()
-    assert (found.candidates, found.force) == (asked.candidates, asked.force)
-
-
-def test_what_the_version_before_had_begun_is_not_lost(journal: Journal, tmp_path: Path) -> None:
-    """It knew neither candidates nor guards."""
-    file = tmp_path / f"run/flavourd/begun/{_A.bus}:{_A.name}"
-    file.write_text('{"wanted": "vfio", "uuid": "u-1", "instance": 7}\n')
-    assert list(journal.unanswered()) == [(Request(_A, "vfio", Origin.RECOVERY, "u-1"), 7)]
-    assert file.exists()
+    journal.begin([asked], [7])
+    ((found,),) = journal.unanswered()
+    assert (found.request.candidates, found.request.force) == (asked.candidates, asked.force)
 
 
 def test_what_a_newer_version_had_begun_is_not_lost(journal: Journal, tmp_path: Path) -> None:
-    journal.begin(request(_A), 7)
-    file = tmp_path / f"run/flavourd/begun/{_A.bus}:{_A.name}"
-    file.write_text(file.read_text().replace("{", '{"more": [], ', 1))
-    assert [found.device for found, _ in journal.unanswered()] == [_A]
+    (tmp_path / _BEGUN_FILE).write_bytes(words(more=[]))
+    assert list(journal.unanswered()) == [begun(_A, 7)]
 
 
 def test_who_only_looks_does_not_set_a_corrupt_record_aside(journal: Journal, tmp_path: Path) -> None:
@@ -280,7 +384,275 @@ def test_who_waits_for_a_lock_learns_before_for_whom(journal: Journal, tmp_path:
             waited_for.append(pid)
             holder.kill()
 
-        with journal.locked(_A, wait):
+        with journal.locked([str(_A)], wait):
             assert waited_for == [holder.pid]
-    with journal.locked(_A, wait):
+    with journal.locked([str(_A)], wait):
         assert waited_for == [holder.pid], "now there was nobody to wait for"
+
+
+# --- what is appended to a record
+
+
+def test_what_is_appended_to_a_record_counts_and_what_was_there_can_be_put_back(
+    journal: Journal, tmp_path: Path
+) -> None:
+    before = replace(_RECORD, interfaces=("eth0",), sriov=Sriov(4, autoprobe=False))
+    intent = replace(before, flavour="other", unfinished=True, intent=("a", "b"))
+    journal.save(intent)
+    for text in ("loading a", "binding to a"):
+        journal.mark(_A, text)
+    marked = replace(intent, steps=("loading a", "binding to a"))
+    assert Journal(tmp_path).record(_A) == marked
+    assert list(journal.unfinished()) == [marked]
+    journal.change(_A, original={"driver": "x", "module": None, "override": None}, override="a", unfinished=False)
+    assert journal.record(_A) == replace(marked, original=Binding("x"), override="a", unfinished=False)
+    assert list(journal.unfinished()) == []
+    journal.restore(before)
+    assert Journal(tmp_path).record(_A) == before
+    assert records(tmp_path) == [f"pci:{_A.name}.json"]
+
+
+def test_what_is_appended_to_no_record_is_an_error_and_makes_none(journal: Journal, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        journal.mark(_A, "x")
+    with pytest.raises(FileNotFoundError):
+        journal.change(_A, unfinished=False)
+    (tmp_path / _RECORD_FILE).symlink_to(tmp_path / "else")
+    (tmp_path / "else").write_text("")
+    with pytest.raises(OSError, match="symbolic"):
+        journal.mark(_A, "x")
+    assert (tmp_path / "else").read_text() == ""
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5, 18])
+def test_a_line_that_somebody_was_killed_over_spoils_neither_what_stands_before_nor_what_comes_after(
+    journal: Journal, tmp_path: Path, cut: int
+) -> None:
+    journal.save(_RECORD)
+    journal.mark(_A, "one")
+    with (tmp_path / _RECORD_FILE).open("a") as file:
+        file.write(step("two")[:-cut])
+    assert journal.record(_A) == replace(_RECORD, steps=("one",))
+    journal.mark(_A, "three")
+    assert journal.record(_A) == replace(_RECORD, steps=("one", "three"))
+
+
+# --- what cannot be ours
+
+
+def _fifo(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def _link(file: Path) -> None:
+    target = file.parents[1] / "elsewhere"
+    target.write_text(_RECORD.to_text())
+    file.symlink_to(target)
+
+
+def _socket(file: Path) -> None:
+    there = os.getcwd()  # noqa: PTH109
+    os.chdir(file.parent)  # a socket's path may not be long
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(file.name)
+    os.chdir(there)
+
+
+def _huge(file: Path) -> None:
+    file.write_text(_RECORD.to_text())
+    os.truncate(file, 1 << 36)
+
+
+def _writable(file: Path) -> None:
+    file.write_text(_RECORD.to_text())
+    file.chmod(0o620)
+
+
+_FOREIGN: dict[str, Callable[[Path], object]] = {
+    "garbage": lambda file: file.write_bytes(b"\0\xff" * 100),
+    "empty": lambda file: file.touch(),
+    "of another device": lambda file: file.write_text(replace(_RECORD, device=_B).to_text()),
+    "symbolic link": _link,
+    "dangling link": lambda file: file.symlink_to("nowhere"),
+    "link to itself": lambda file: file.symlink_to(file.name),
+    "fifo": _fifo,
+    "socket": _socket,
+    "directory": lambda file: file.mkdir(),
+    "full directory": lambda file: (file / "x" / "y").mkdir(parents=True),
+    "huge": _huge,
+    "writable by a group": _writable,
+}
+
+
+@pytest.mark.parametrize("where", [_RECORD_FILE, _BEGUN_FILE, f"{_RECORDS}/no record", f"{_BEGUN}/no request"])
+@pytest.mark.parametrize("make", _FOREIGN.values(), ids=_FOREIGN)
+def test_what_cannot_be_ours_is_set_aside_and_told_at_the_start(
+    journal: Journal, tmp_path: Path, make: Callable[[Path], object], where: str
+) -> None:
+    other = replace(_RECORD, device=_B)
+    journal.save(other)
+    journal.begin([request(_B)], [7])
+    file = tmp_path / where
+    make(file)
+    before = len(os.listdir("/proc/self/fd"))
+    assert list(journal.records()) == [other]
+    assert [found.request.device for (found,) in journal.unanswered()] == [_B]
+    (trouble,) = journal.prepare()
+    assert trouble.code is Code.RECORD
+    assert str(file) in trouble.sentence
+    assert f"{file}.corrupt" in trouble.hint
+    assert not os.path.lexists(file)
+    assert os.path.lexists(f"{file}.corrupt")
+    assert journal.prepare() == []
+    assert journal.record(_A) is None
+    assert list(journal.records()) == [other]
+    assert [found.request.device for (found,) in journal.unanswered()] == [_B]
+    assert len(os.listdir("/proc/self/fd")) == before
+    journal.save(_RECORD)
+    assert journal.record(_A) == _RECORD
+
+
+@pytest.mark.parametrize("make", _FOREIGN.values(), ids=_FOREIGN)
+def test_what_has_come_since_the_start_and_is_no_record_is_set_aside_when_its_device_is_asked_for(
+    journal: Journal, tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    make(tmp_path / _RECORD_FILE)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FlavourError) as caught:
+        journal.record(_A)
+    assert caught.value.code is Code.RECORD
+    assert "set aside" in caught.value.hint
+    assert journal.record(_A) is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_belongs_to_somebody_else_is_not_ours(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.save(_RECORD)
+    journal.begin([request(_A)], [7])
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    assert list(journal.records()) == []
+    assert list(journal.unanswered()) == []
+    assert len(journal.prepare()) == 2
+
+
+@pytest.mark.parametrize("mask", [0, 0o002, 0o022, 0o077])
+def test_what_is_ours_is_ours_whatever_the_umask(journal: Journal, tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        journal.save(_RECORD)
+        journal.begin([request(_A)], [7])
+    finally:
+        os.umask(before)
+    assert journal.prepare() == []
+    assert journal.record(_A) == _RECORD
+    assert (tmp_path / _RECORD_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_cannot_be_set_aside_is_told_and_hinders_nobody(journal: Journal, tmp_path: Path) -> None:
+    for name in (_RECORD_FILE, _BEGUN_FILE):
+        (tmp_path / name).write_text("{")
+        (tmp_path / f"{name}.corrupt" / "full").mkdir(parents=True)
+    for _ in range(2):
+        troubles = journal.prepare()
+        assert [trouble.code for trouble in troubles] == [Code.RECORD, Code.RECORD]
+        assert all("cannot be set aside" in trouble.hint for trouble in troubles)
+    with pytest.raises(FlavourError, match="cannot be set aside"):
+        journal.record(_A)
+
+
+def test_what_somebody_was_killed_over_is_gone_after_the_start(journal: Journal, tmp_path: Path) -> None:
+    run = tmp_path / "run/flavourd"
+    for directory in ("records", "begun", "taken", "locks"):
+        (run / directory / ".pci:x.json.new").write_text("{")
+    assert journal.prepare() == []
+    assert [path.name for path in run.rglob(".*")] == []
+    (run / "records/.pci:x.json.new").mkdir()
+    (trouble,) = journal.prepare()
+    assert "pci:x.json.new" in trouble.sentence
+    assert journal.prepare() == []
+
+
+# --- locks of several keys
+
+
+_KEYS = ["pci/0000:01:00.0", "IOMMU group 9", "PF pci/0000:01:00.0", "driver ioatdma"]
+
+# Takes the same locks again and again, in the order of its arguments, and tells it.
+_TAKER = """
+import sys
+from pathlib import Path
+from flavourd.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+for _ in range(200):
+    with journal.locked(sys.argv[2:]):
+        pass
+"""
+
+
+def test_of_several_keys_each_is_held_and_each_is_given_back(journal: Journal, tmp_path: Path) -> None:
+    assert not any(map(journal.in_work, _KEYS))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with journal.locked(_KEYS):
+        assert all(map(journal.in_work, _KEYS))
+        assert not journal.in_work("IOMMU group 10")
+        with journal.locked(["IOMMU group 10"]):
+            assert journal.in_work("IOMMU group 10")
+    assert not any(map(journal.in_work, _KEYS))
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert {path.name for path in (tmp_path / "run/flavourd/locks").iterdir()} == {
+        key.replace("/", ":") for key in (*_KEYS, "IOMMU group 10")
+    }
+
+
+def test_whoever_shares_one_key_waits_and_is_told_for_whom(journal: Journal, tmp_path: Path) -> None:
+    waited_for: list[int] = []
+    arguments = [sys.executable, "-c", _HOLDER, str(tmp_path), _KEYS[1]]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        assert journal.in_work(_KEYS[1])
+        assert not journal.in_work(_KEYS[0])
+
+        def wait(pid: int) -> None:
+            waited_for.append(pid)
+            holder.kill()
+
+        with journal.locked(_KEYS, wait):
+            assert waited_for == [holder.pid]
+
+
+@pytest.mark.parametrize("told", [b"", b"x", b"-1", b"1 2"])
+def test_a_lock_that_does_not_tell_its_holder_is_waited_for_all_the_same(
+    journal: Journal, tmp_path: Path, told: bytes
+) -> None:
+    file = tmp_path / "run/flavourd/locks/key"
+    file.write_bytes(told)
+    waited_for: list[int] = []
+    with file.open() as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+
+        def wait(pid: int) -> None:
+            waited_for.append(pid)
+            fcntl.flock(holder, fcntl.LOCK_UN)
+
+        with journal.locked(["key"], wait):
+            assert waited_for == [0]
+
+
+def test_who_names_the_same_keys_in_another_order_never_waits_for_ever(journal: Journal, tmp_path: Path) -> None:
+    assert not any(map(journal.in_work, _KEYS))
+    takers = [
+        subprocess.Popen([sys.executable, "-c", _TAKER, str(tmp_path), *keys])
+        for keys in (_KEYS, _KEYS[::-1], _KEYS[2:] + _KEYS[:2])
+    ]
+    assert [taker.wait(timeout=60) for taker in takers] == [0, 0, 0]
+
+
+def test_if_one_lock_cannot_be_made_the_others_are_given_back(journal: Journal, tmp_path: Path) -> None:
+    (tmp_path / "run/flavourd/locks/b").mkdir()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(IsADirectoryError), journal.locked(["a", "b", "c"]):
+        pytest.fail("it has no lock")
+    assert not journal.in_work("a")
+    assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -7,10 +7,13 @@ import pytest
 
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
-from flavourd.outcome import Candidate, Kind, Outcome, Refusal, Skip, Source, errno_text
+from flavourd.outcome import Candidate, Kind, Outcome, Refusal, Skip, Source, errno_text, refused
 from flavourd.request import Origin, Request
+from flavourd.use import Finding, Guard, Process
 
 _REQUEST = Request(DeviceId("pci", "0000:01:00.0"), "vfio", Origin.UEVENT)
+_MOUNTED = Finding(Guard.MOUNTED, "nvme0n1p1 is mounted at /srv", "umount /srv")
+_HELD = Finding(Guard.HELD, "it is held through VFIO", "", (Process(42, "qemu", "vm1.scope"), Process(7, "x")))
 _VARIANT = Refusal("variant", "refused: EIO (Input/output error)", errno.EIO, ("first line", "second line"))
 
 
@@ -36,6 +39,13 @@ _VARIANT = Refusal("variant", "refused: EIO (Input/output error)", errno.EIO, ("
             "pci/0000:01:00.0 is in flavour vfio now: driver vfio-pci (vfio0), was driverless; "
             "variant refused: EIO (Input/output error); kernel: first line | second line; y is blacklisted; "
             "IOMMU group 7 cannot be opened yet",
+        ),
+        (
+            Outcome(
+                _REQUEST, Kind.SWITCHED, "vfio", "vfio-pci", before="nvme", findings=(_MOUNTED, _HELD), notes=("n",)
+            ),
+            "pci/0000:01:00.0 is in flavour vfio now: driver vfio-pci, was nvme; although nvme0n1p1 is mounted at /srv "
+            "(umount /srv); although it is held through VFIO, by qemu (pid 42, vm1.scope), x (pid 7); n",
         ),
         (
             Outcome(_REQUEST, Kind.SWITCHED, "default", None, before="vfio-pci"),
@@ -131,3 +141,20 @@ def test_the_headline_is_the_story_without_what_each_one_answered() -> None:
         "pci/0000:01:00.0 did not take flavour vfio and is as it was, driver e1000e: none took it [all-refused]"
     )
     assert str(told).startswith(f"{told.headline}; variant refused")
+
+
+def test_a_refusal_tells_what_it_was_for_each_with_what_would_free_it() -> None:
+    error = FlavourError(Code.IN_USE, "pci/0000:01:00.0 is in use (mounted)", "free it", findings=(_MOUNTED, _HELD))
+    told = refused(_REQUEST, error)
+    assert (told.kind, told.code, told.findings) == (Kind.REFUSED, Code.IN_USE, (_MOUNTED, _HELD))
+    assert str(told) == (
+        "pci/0000:01:00.0 is in use (mounted); nothing was touched [in-use]; nvme0n1p1 is mounted at /srv "
+        "(umount /srv); it is held through VFIO, by qemu (pid 42, vm1.scope), x (pid 7); free it"
+    )
+
+
+def test_what_is_refused_tells_all_that_the_error_says() -> None:
+    told = refused(_REQUEST, FlavourError(Code.BUSY, "it is busy", "mend it", errno.EBUSY))
+    assert told == Outcome(
+        _REQUEST, Kind.REFUSED, "vfio", code=Code.BUSY, sentence="it is busy", hint="mend it", errno=errno.EBUSY
+    )

@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from flavourd.device import Binding, Device, DeviceId
+from flavourd.device import Binding, Device, DeviceId, Sriov
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import Flavour, FlavourOnBus, Flavours, Universal
 from flavourd.module_index import Alias, ModuleIndex
 from flavourd.outcome import Skip
-from flavourd.plan import Plan, plan
+from flavourd.plan import Plan, guarded, plan
 from flavourd.record import Record
 from flavourd.request import Origin, Request
+from flavourd.use import SEVERITIES, Finding, Guard, Process, Severity
 
 _ID = DeviceId("pci", "0000:01:00.0")
 _ALIAS = "v00008086d000010D3sv00008086sd00000000bc02sc00i00"
@@ -419,3 +420,133 @@ def test_a_device_that_one_of_the_named_drivers_holds_is_in_the_flavour(names: t
 )
 def test_being_named_passes_over_no_other_guard(device: Device, code: Code) -> None:
     assert refusal("variant", force=("table",), device=device).code is code
+
+
+# --- what the host uses the device for
+
+
+_MOUNTED = Finding(Guard.MOUNTED, "nvme0n1p1 is mounted at /srv", "umount /srv")
+_MOUNTED_TOO = Finding(Guard.MOUNTED, "nvme0n1p2 is mounted at /var", "umount /var")
+_SWAP = Finding(Guard.SWAP, "nvme0n1p3 is swap", "swapoff /dev/nvme0n1p3")
+_HELD_BY = Finding(Guard.HELD, "it is held through VFIO", "", (Process(42, "qemu", "vm1.scope"),))
+_GROUP = Finding(Guard.GROUP, "IOMMU group 7 could not be opened", "switch the whole group")
+_ALL = (_MOUNTED, _SWAP, _MOUNTED_TOO, _HELD_BY, _GROUP)
+
+
+def guard(*found: Finding, force: tuple[str, ...] = (), **severities: Severity) -> Plan:
+    asked = Request(_ID, "vfio", Origin.VARLINK, force=frozenset(force))
+    planned = plan(asked, _DEVICE, _FLAVOURS, _INDEX, None)
+    return guarded(planned, found, SEVERITIES | {Guard(name): severity for name, severity in severities.items()})
+
+
+def in_use(*found: Finding, force: tuple[str, ...] = (), **severities: Severity) -> FlavourError:
+    with pytest.raises(FlavourError) as caught:
+        guard(*found, force=force, **severities)
+    assert caught.value.code is Code.IN_USE
+    assert caught.value.hint
+    return caught.value
+
+
+def test_without_findings_a_plan_is_as_it_was() -> None:
+    assert guard() == ask_for_nothing_else()
+
+
+def ask_for_nothing_else() -> Plan:
+    return plan(Request(_ID, "vfio", Origin.VARLINK), _DEVICE, _FLAVOURS, _INDEX, None)
+
+
+def test_every_guard_but_the_group_refuses_as_long_as_nobody_has_said_otherwise() -> None:
+    for name in Guard:
+        found = Finding(name, f"{name} has found something", "free it")
+        if name is Guard.GROUP:
+            assert guard(found).findings == (found,)
+        else:
+            assert in_use(found).findings == (found,)
+
+
+def test_a_device_in_use_is_refused_with_every_guard_and_the_words_that_pass_over_them() -> None:
+    refused = in_use(*_ALL)
+    assert refused.sentence == "pci/0000:01:00.0 is in use (mounted, swap, held)"
+    assert refused.hint == ("free it, or pass over it if you know better: --force=mounted --force=swap --force=held")
+    assert refused.findings == (_MOUNTED, _SWAP, _MOUNTED_TOO, _HELD_BY), "without the one that is only a warning"
+
+
+def test_who_passes_over_some_is_refused_for_the_others_alone() -> None:
+    refused = in_use(*_ALL, force=("mounted", "held"))
+    assert refused.findings == (_SWAP,)
+    assert refused.sentence == "pci/0000:01:00.0 is in use (swap)"
+    assert refused.hint.endswith(": --force=swap")
+
+
+def test_who_passes_over_all_has_a_plan_that_tells_them_all_in_their_order() -> None:
+    assert guard(*_ALL, force=("mounted", "held", "swap")).findings == _ALL
+    assert guard(*_ALL, force=tuple(Guard)).findings == _ALL
+
+
+def test_what_is_a_warning_is_told_and_what_is_off_is_not() -> None:
+    planned = guard(_MOUNTED, _SWAP, _GROUP, mounted=Severity.WARNING, swap=Severity.OFF, group=Severity.OFF)
+    assert planned.findings == (_MOUNTED,)
+    assert replace(planned, findings=()) == ask_for_nothing_else()
+    refused = in_use(_MOUNTED, _SWAP, mounted=Severity.OFF)
+    assert refused.findings == (_SWAP,)
+    assert in_use(_GROUP, group=Severity.ERROR).findings == (_GROUP,)
+    assert guard(_GROUP, group=Severity.ERROR, force=("group",)).findings == (_GROUP,)
+
+
+def test_passing_over_what_has_found_nothing_is_no_error() -> None:
+    assert guard(_GROUP, force=("mounted", "table")).findings == (_GROUP,)
+
+
+# --- what is written down before anything is touched
+
+
+def test_the_intent_is_what_would_be_tried_in_its_order() -> None:
+    assert ask_for("variant", "vfio_pci").intent == ("variant", "vfio_pci")
+    assert ask_for("vfio_pci", "variant").intent == ("vfio_pci", "variant")
+
+
+def test_the_intent_of_the_way_back_is_the_driver_or_what_the_bus_chooses() -> None:
+    assert decide("default", _IN_VFIO, _RECORD).intent == ("e1000e",)
+    assert decide("default", _IN_VFIO).intent == ("what the bus chooses",)
+    assert decide("default", _IN_VFIO, replace(_RECORD, original=Binding())).intent == ("what the bus chooses",)
+
+
+# --- PFs
+
+
+_PF = replace(_DEVICE, sriov=Sriov(4, autoprobe=False))
+
+
+def test_of_a_pf_that_was_never_touched_its_vfs_are_remembered() -> None:
+    assert decide("vfio", _PF).sriov == Sriov(4, autoprobe=False)
+    assert decide("vfio").sriov is None
+    assert decide("vfio", replace(_DEVICE, sriov=Sriov())).sriov == Sriov()
+
+
+def test_of_a_pf_that_is_ours_the_vfs_that_it_had_before_are_remembered() -> None:
+    mine = replace(_RECORD, sriov=Sriov(4, autoprobe=False))
+    now = replace(_IN_VFIO, sriov=Sriov(0))
+    assert decide("other", now, mine).sriov == Sriov(4, autoprobe=False)
+    assert decide("default", now, mine).sriov == Sriov(4, autoprobe=False)
+    assert decide("default", replace(_PF, binding=Binding()), replace(_BEGUN, sriov=Sriov(2))).sriov == Sriov(2)
+
+
+def test_of_a_pf_that_somebody_else_has_brought_there_the_vfs_that_it_has_are_remembered() -> None:
+    assert decide("default", replace(_IN_VFIO, sriov=Sriov(3))).sriov == Sriov(3)
+
+
+def test_vfs_that_were_made_after_somebody_took_the_pf_back_are_his() -> None:
+    """The record is stale, as it is for the roots of a switch."""
+    stale = replace(_RECORD, sriov=Sriov(4))
+    planned = decide("vfio", replace(_DEVICE, sriov=Sriov(7)), stale)
+    assert planned.original == _NATIVE
+    assert planned.sriov == Sriov(7)
+
+
+def test_a_plan_knows_whether_the_device_is_left_half_done() -> None:
+    for device, record in ((_DEVICE, None), (_DEVICE, _RECORD), (_IN_VFIO, _RECORD), (_DEVICE, _BEGUN)):
+        assert not decide("vfio", device, record).half_done
+    assert decide("vfio", _IN_VFIO, _BEGUN).half_done
+    half_way = replace(_DEVICE, binding=Binding(None, None, "variant"))
+    assert decide("vfio", half_way, _BEGUN).half_done
+    assert decide("default", half_way, _BEGUN).half_done

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flavourd.device import Binding, DeviceId, GroupMember
+from flavourd.device import Binding, DeviceId, GroupMember, Sriov
 from flavourd.errors import Code, FlavourError
 from flavourd.sysfs import Sysfs
 
@@ -239,3 +239,35 @@ def test_interfaces_are_those_of_the_device_and_of_its_virtio_device(tree: Tree)
         pci(_NIC.name, {"net/eth0/ifindex": "2", "virtio0/net/eth1/ifindex": "3", "usb1/net/eth2/ifindex": "4"})
     )
     assert Sysfs(root).device(_NIC, _PROOFS).interfaces == ("eth0", "eth1")
+
+
+@pytest.mark.parametrize(
+    ("files", "sriov"),
+    [
+        ({}, None),
+        ({"physfn": "-> ../0000:01:00.7"}, None),  # a VF
+        ({"sriov_totalvfs": "7\n"}, Sriov(0)),
+        ({"sriov_totalvfs": "7\n", "sriov_drivers_autoprobe": "1\n"}, Sriov(0)),
+        ({"sriov_totalvfs": "7\n", "sriov_drivers_autoprobe": "0\n"}, Sriov(0, autoprobe=False)),
+        (
+            {"sriov_totalvfs": "7\n", "virtfn0": "-> ../0000:01:10.0", "virtfn1": "-> ../0000:01:10.1"},
+            Sriov(2),
+        ),
+    ],
+)
+def test_of_a_pf_its_vfs_are_counted_without_waiting_for_who_makes_them(
+    tree: Tree, files: Mapping[str, str], sriov: Sriov | None
+) -> None:
+    root = tree(pci(_NIC.name, files))
+    os.mkfifo(root / _HOME / "sriov_numvfs")  # who reads it waits
+    assert Sysfs(root).device(_NIC, _PROOFS).sriov == sriov
+    assert Sysfs(root).sriov(_NIC) == sriov
+
+
+def test_vfs_are_asked_for_by_number_with_or_without_drivers(tree: Tree) -> None:
+    for sriov, written_there in ((Sriov(3), ("1", "3")), (Sriov(0, autoprobe=False), ("0", "0"))):
+        files = {"sriov_totalvfs": "7\n", "sriov_numvfs": "", "sriov_drivers_autoprobe": ""}
+        root = tree(pci(_NIC.name, files) if not (tree({}) / _HOME).exists() else {f"{_HOME}/{n}": "" for n in files})
+        Sysfs(root).enable_vfs(_NIC, sriov)
+        home = root / _HOME
+        assert tuple((home / f"sriov_{name}").read_text() for name in ("drivers_autoprobe", "numvfs")) == written_there
