@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,9 @@ import pytest
 from flavourd.cli.exits import Exit
 from flavourd.cli.parser import parser
 from flavourd.outcome import Kind
+from flavourd.policy.settings import Settings, Then
 from flavourd.request import Origin
+from flavourd.use import Guard, Severity
 
 _ROOT = Path(__file__).parents[1]
 _SECONDS = 30
@@ -148,6 +151,14 @@ def test_the_daemons_manual_tells_the_journals_fields_and_what_stands_in_them(fl
     assert sorted(kinds) == sorted(Kind)
 
 
+def test_the_daemons_manual_tells_every_guard_and_every_setting(flavourd_page: str) -> None:
+    text = section(flavourd_page, "GUARDS")
+    assert [word for word in items(text) if word in {*Guard}] == [*Guard]
+    assert [severity for severity in Severity if severity not in text] == []
+    assert [then for then in Then if then not in section(flavourd_page, "HANGS")] == []
+    assert [field.name for field in fields(Settings) if not re.search(rf"\b{field.name}\b", flavourd_page)] == []
+
+
 # --- completions
 
 _PLACES = {
@@ -158,7 +169,8 @@ _PLACES = {
 _EVIL = "w$(id>hacked)"  # so an interface may be called
 _DEVICES = ["0000:01:00.0", "0000:02:00.0", "0000:02:00.1", "eth0", "nvme1n1", _EVIL]
 _FLAVOURS = ["vfio", "default"]
-_CODES = ["all-refused", "busy"]
+_CODES = ["all-refused", "busy", "mounted"]
+_GUARDS = ["mounted", "table", "vfs"]
 
 _STUB = """#!/bin/sh
 if [ "$1" = complete ]; then cat "$ANSWERS/$2"; else printf '%s\\n' "$*" >>"$RAN"; fi
@@ -168,7 +180,7 @@ if [ "$1" = complete ]; then cat "$ANSWERS/$2"; else printf '%s\\n' "$*" >>"$RAN
 @pytest.fixture
 def env(share: Path, tmp_path: Path) -> dict[str, str]:
     """Where a `flavourctl` answers the shell, and writes down how it was called otherwise."""
-    for name, words in {"devices": _DEVICES, "flavours": _FLAVOURS, "codes": _CODES}.items():
+    for name, words in {"devices": _DEVICES, "flavours": _FLAVOURS, "codes": _CODES, "guards": _GUARDS}.items():
         (tmp_path / name).write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     program = tmp_path / "bin/flavourctl"
     program.parent.mkdir()
@@ -232,6 +244,9 @@ def test_every_verb_and_every_option_is_offered(share: Path, env: dict[str, str]
         ("flavourctl explain ", _DEVICES + _CODES),
         ("flavourctl explain eth0 ", _FLAVOURS),
         ("flavourctl list --flavour ", _FLAVOURS),
+        ("flavourctl cancel ", _DEVICES),
+        ("flavourctl set eth0 vfio --force ", _GUARDS),
+        ("flavourctl -H node7 reset eth0 --force ", _GUARDS),
         ("flavourctl status --json ", ["pretty", "short", "off"]),
         ("flavourctl monitor ", []),
         # Asking another host may take long, or want a password.
@@ -282,6 +297,9 @@ _TYPED = {
     "flavourctl set 0000:01:00.0 eth0 vf": "set 0000:01:00.0 eth0 vfio",
     "flavourctl set eth0 vfio --dry": "set eth0 vfio --dry-run",
     "flavourctl explain all": "explain all-refused",
+    "flavourctl explain moun": "explain mounted",
+    "flavourctl set eth0 vfio --force=moun": "set eth0 vfio --force=mounted",
+    "flavourctl reset eth0 --force=table --force vf": "reset eth0 --force=table --force vfs",
     "flavourctl explain 0000:01": "explain 0000:01:00.0",
     "flavourctl explain 0000:01:00.0 d": "explain 0000:01:00.0 default",
     "flavourctl list --json=sh": "list --json=short",

@@ -19,6 +19,8 @@ _GROUPS = "/dev/vfio/"
 _CONTAINER = "/dev/vfio/vfio"
 # They look at every node for a moment, and are asked to wait by nobody.
 _PASSING = ("systemd-udevd", "(udev-worker)", "udevadm")
+# It listens for the power key on every keyboard that has one, and bears to lose it.
+_INPUT, _WAITS_FOR_KEYS = "/dev/input/", "systemd-logind"
 
 
 class Held:
@@ -55,7 +57,10 @@ class Held:
         """
         found = {}
         for path, number in nodes.items():
-            if processes := _sorted([*self._by_name.get(path, ()), *self._by_number.get(number, ())]):
+            processes = _sorted([*self._by_name.get(path, ()), *self._by_number.get(number, ())])
+            if path.startswith(_INPUT):
+                processes = tuple(one for one in processes if one.name != _WAITS_FOR_KEYS)
+            if processes:
                 found[path] = processes
         return found
 

@@ -409,6 +409,17 @@ def test_who_has_a_node_open_is_told(tree: Tree) -> None:
     assert [one.name for one in Usage(root).holders(_A)] == ["Xorg", "game"]
 
 
+def test_who_only_waits_for_the_power_key_does_not_count(tree: Tree) -> None:
+    root = tree(
+        pci()
+        | node("input", "13:64", f"pci0000:00/{_A.name}/usb1/input1/event1", "input/event1")
+        | node("drm", "226:0", _CARD, "dri/card0")
+        | _HOST
+        | process(9, "systemd-logind", "systemd-logind.service", "/dev/input/event1 /dev/dri/card0")
+    )
+    assert [line.partition(" by ")[0] for line in told(root)] == ["open: /dev/dri/card0 is open"], "for a session"
+
+
 def test_a_node_that_goes_by_another_name_is_told_by_its_number(tree: Tree) -> None:
     """/dev/zero of this host stands for it."""
     root = tree(pci() | node("drm", "1:5", _CARD, "dri/card0") | _HOST | process(9, "Xorg", files="/dev/zero"))

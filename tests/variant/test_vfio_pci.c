@@ -27,6 +27,10 @@ static unsigned int delay_ms;
 module_param(delay_ms, uint, 0644);
 MODULE_PARM_DESC(delay_ms, "How long probe waits before it answers");
 
+static unsigned int remove_delay_ms;
+module_param(remove_delay_ms, uint, 0644);
+MODULE_PARM_DESC(remove_delay_ms, "How long remove waits before it begins");
+
 static atomic_t probe_count = ATOMIC_INIT(0);
 
 static int probes_get(char *buffer, const struct kernel_param *kp)
@@ -122,6 +126,9 @@ static int test_vfio_pci_probe(struct pci_dev *pdev,
 static void test_vfio_pci_remove(struct pci_dev *pdev)
 {
 	struct vfio_pci_core_device *vdev = dev_get_drvdata(&pdev->dev);
+
+	if (READ_ONCE(remove_delay_ms))
+		msleep(READ_ONCE(remove_delay_ms));
 
 	vfio_pci_core_unregister_device(vdev);
 	vfio_put_device(&vdev->vdev);

@@ -3,6 +3,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote
 from uuid import uuid4
@@ -41,6 +43,7 @@ class Told:
     flavour: str
     origin: str
     priority: int
+    guards: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, line: str) -> "Told":
@@ -57,6 +60,7 @@ class Told:
             flavour=_text(entry["FLAVOURD_FLAVOUR"]),
             origin=entry["FLAVOURD_ORIGIN"],
             priority=int(entry["PRIORITY"]),
+            guards=_texts(entry.get("FLAVOURD_GUARD", [])),
         )
 
 
@@ -95,6 +99,20 @@ def inject(vm: Machine, device: str, action: str = "change", **keys: str) -> Non
 def override(vm: Machine, address: str) -> str | None:
     text = vm.run(f"cat {PCI}/{address}/driver_override").out.strip()
     return None if text in ("", "(null)") else text
+
+
+@contextmanager
+def untouched(vm: Machine, *addresses: str) -> Iterator[None]:
+    """Meanwhile nobody touches these devices: they keep their driver, never unbound, and their override."""
+    before = [_trace(vm, address) for address in addresses]
+    yield
+    assert [_trace(vm, address) for address in addresses] == before
+
+
+def _trace(vm: Machine, address: str) -> str:
+    """The kernel makes a new link for each binding, and a new directory for each device that appears."""
+    look = "cat driver_override; ls -id . driver; readlink driver; ls vfio-dev net virtfn* 2>/dev/null"
+    return vm.run(f"cd {PCI}/{address}/; {look}", check=False).out
 
 
 def vfio_modules(vm: Machine) -> list[str]:

@@ -27,6 +27,8 @@ PACKAGES = (
     # For `flavourctl -H`, and to compare with.
     *("openssh-server", "openssh-client", "driverctl"),
     *("e2fsprogs", "util-linux", "procps", "pciutils", "iproute2", "strace", "less"),
+    # What a host stacks on its disks.
+    *("fdisk", "lvm2"),
 )
 BUILDER_PACKAGES = ("make", "gcc", "libc6-dev", "linux-headers-amd64", "linux-source", "xz-utils", "kmod")
 

@@ -90,12 +90,55 @@ class Machine:
         self.qemu.wait_event("DEVICE_DELETED", device=id)
         self.wait_for(f"! test -e {_SYSFS}/{self._plugged.pop(id)}")
 
-    def plug_disk(self) -> str:
-        """Plug an NVMe controller with a disk of 1 MiB that holds nothing, nvme0n1, and return its address."""
-        node = {"driver": "null-co", "node-name": "nothing", "size": 1 << 20, "read-zeroes": True}
-        self.qmp("blockdev-add", **node)
-        address = self.plug("nvme", serial="disk", drive="nothing")
+    def plug_disk(self, *, keeps: bool = False) -> str:
+        """Plug an NVMe controller with a disk, nvme0n1, and return its address.
+
+        The disk has 1 MiB that holds nothing, or with `keeps` 64 MiB that hold what is written to them.
+        """
+        if keeps:
+            image = self.qemu.folder / "kept.raw"
+            with image.open("xb") as file:
+                file.truncate(64 << 20)
+            disk: dict[str, Any] = {"driver": "raw", "file": {"driver": "file", "filename": str(image)}}
+        else:
+            disk = {"driver": "null-co", "size": 1 << 20, "read-zeroes": True}
+        self.qmp("blockdev-add", **{"node-name": "disk", **disk})
+        address = self.plug("nvme", serial="disk", drive="disk")
         self.wait_for("test -e /sys/class/block/nvme0n1")
+        return address
+
+    def plug_nic(self) -> tuple[str, str]:
+        """Plug an e1000e with a network behind it and bring it up; return its address and its interface's name.
+
+        It has 10.0.2.15/24 and no route beyond. On 10.0.2.100, TCP port 7 echoes.
+        """
+        self.qmp("netdev_add", type="user", id="network", ipv6=False, guestfwd=[{"str": "tcp:10.0.2.100:7-cmd:cat"}])
+        address = self.plug("e1000e", netdev="network", romfile="")
+        interface = self.wait_for(f"ls {_SYSFS}/{address}/net").out.strip()
+        self.run("udevadm settle")  # which renames it
+        interface = self.run(f"ls {_SYSFS}/{address}/net").out.strip()
+        self.run(f"ip address add 10.0.2.15/24 dev {interface} && ip link set {interface} up")
+        self.wait_for(f"ip link show {interface} | grep -q LOWER_UP")
+        return address, interface
+
+    def plug_in_group(self) -> str:
+        """Plug an e1000e beside E1000 and E1000_TWIN, into their IOMMU group, and return its address."""
+        self.qmp("device_add", driver="e1000e", bus=devices.PCI_BUS, addr="3", id="third", romfile="")
+        self._plugged["third"] = address = devices.THIRD_IN_GROUP
+        self.wait_for(f"readlink {_SYSFS}/{address}/driver | grep -qx '.*/e1000e'")
+        return address
+
+    def plug_display(self) -> str:
+        """Plug a display, which becomes the kernel's console, and return its address."""
+        address = self.plug("bochs-display", bus="free3", vgamem=4 << 20)
+        self.wait_for("grep -qx 1 /sys/class/vtconsole/vtcon1/bind")
+        return address
+
+    def plug_keyboard(self) -> str:
+        """Plug a USB controller with a keyboard, and return the controller's address."""
+        address = self.plug("qemu-xhci", id="xhci")
+        self.qmp("device_add", driver="usb-kbd", bus="xhci.0")
+        self.wait_for(f"ls -d {_SYSFS}/{address}/usb*/*/*/*/input/input*/event*")
         return address
 
     def plug_nvme(self, vfs: int = 0) -> str:

@@ -165,6 +165,37 @@ def test_variant_takes_its_time(booted: "Machine") -> None:
     assert writer.wait().rc == 0
 
 
+def test_variant_takes_its_time_to_let_go(booted: "Machine") -> None:
+    booted.run(f"{VARIANT} on && modprobe test_vfio_pci remove_delay_ms=1500")
+    bind(booted, devices.E1000E, "test_vfio_pci")
+    writer = booted.start(f"echo {devices.E1000E} > {SYSFS}/{devices.E1000E}/driver/unbind")
+    assert writer.running
+    assert writer.wait().rc == 0
+
+
+def test_disk_that_keeps_what_is_written(booted: "Machine") -> None:
+    booted.plug_disk(keeps=True)
+    booted.run("mkfs.ext4 -q /dev/nvme0n1 && mount /dev/nvme0n1 /mnt && echo kept > /mnt/file && umount /mnt")
+    booted.run("mount /dev/nvme0n1 /mnt && grep -qx kept /mnt/file")
+
+
+def test_network_behind_a_nic(booted: "Machine") -> None:
+    _, interface = booted.plug_nic()
+    assert interface.startswith("en")
+    echo = "import socket; s = socket.create_connection(('10.0.2.100', 7)); s.send(b'x'); assert s.recv(1) == b'x'"
+    booted.run(["python3", "-c", echo])
+
+
+def test_device_that_joins_a_shared_group(booted: "Machine") -> None:
+    third = booted.plug_in_group()
+    assert {devices.E1000, devices.E1000_TWIN, third} < group(booted, third)
+
+
+def test_display_and_keyboard(booted: "Machine") -> None:
+    assert booted.driver(booted.plug_display()) == "bochs-drm"
+    assert booted.driver(booted.plug_keyboard()) == "xhci_hcd"
+
+
 def test_installed_layer(tmp_path: Path, tell: Callable[[str], None]) -> None:
     from . import layers
     from .machine import Machine

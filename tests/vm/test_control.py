@@ -390,9 +390,15 @@ def test_of_a_stuck_device_everything_that_can_be_known_is_still_told(vm: Machin
     reply = call(vm, "Set", devices=[E1000E], flavour="vfio")
     assert (reply.error, reply.last["code"]) == ("NotDone", "stuck")
     assert "binding to test_vfio_pci" in reply.last["message"]
-    assert call(vm, "Status").last["stuck"] == [f"pci/{E1000E}"]
+    (stuck,) = call(vm, "Status").last["stuck"]
+    assert (stuck["device"], stuck["flavour"], stuck["step"]) == (
+        f"pci/{E1000E}",
+        "vfio",
+        "binding to test_vfio_pci",
+    )
     described = call(vm, "Describe", device=E1000E).last
     assert (described["device"]["state"], described["device"]["step"]) == ("stuck", "binding to test_vfio_pci")
+    assert described["device"]["stuck"] == stuck
     assert described["last"]["kind"] == "stuck"
     (plan,) = call(vm, "Explain", device=E1000E, flavour="vfio").last["plans"]
     assert (plan["kind"], plan["code"]) == ("refused", "stuck")

@@ -9,27 +9,13 @@ import pytest
 
 from .asking import PCI, proof, universal_driver_waits, variant
 from .devices import E1000, E1000_TWIN, E1000E, E1000E_TWIN, ROOT_PORT, VIRTIO_NET
+from .flavourctl import BROKEN, DENIED, NOT_DONE, UNKNOWN, UNREACHABLE, ctl, lines
 from .machine import Machine
-from .program import Done
 from .test_control import call_until_step, wait_for_status
 from .test_daemon import daemon, drop_in
 from .varlink import member
 
 pytestmark = pytest.mark.vm
-
-OK, NOT_DONE, USAGE, UNKNOWN, DENIED, UNREACHABLE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
-
-
-def ctl(vm: Machine, *words: str, user: str = "root", rc: int = OK, timeout: float = 60) -> Done:
-    as_user = [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
-    done = vm.run([*as_user, "flavourctl", *words], check=False, timeout=timeout)
-    assert done.rc == rc, f"flavourctl {shlex.join(words)}: {done}"
-    return done
-
-
-def lines(done: Done) -> list[str]:
-    return done.out.splitlines()
-
 
 # --- looking
 
@@ -299,7 +285,7 @@ def test_a_stuck_device_ends_the_wait_at_the_deadline(vm: Machine) -> None:
     drop_in(vm, "ExecStart=\nExecStart=/usr/sbin/flavourd --deadline 2\n")
     variant(vm, delay_ms=10000)
     done = ctl(vm, "set", E1000E, "vfio", rc=BROKEN)
-    assert "the kernel has not answered for 2 s" in done.out
+    assert "the kernel has not answered within 2 s" in done.out
     assert "[stuck]" in done.out
     assert "default (stuck)" in ctl(vm, "list", E1000E).out
     assert "stuck: binding to test_vfio_pci" in ctl(vm, "show", E1000E).out
