@@ -200,7 +200,7 @@ class Switch:
         if self._sysfs.exists(self._device):
             if other := self._taken_over():
                 sentence = f"another program has bound it to {other} meanwhile, and it is left there"
-                hint = "it belongs to that program now (driverctl, libvirt, a script): let one of the two have the device"
+                hint = "it is that program's now (driverctl, libvirt, a script): let one of the two have the device"
                 return self._now(failed, kind=Kind.BROKEN, code=Code.CONTESTED, sentence=sentence, hint=hint)
             self._tell(Step(What.RESTORING, f"putting it back: {self.undo}"))
             try:

@@ -157,7 +157,8 @@ def _settle(planned: Plan, original: Binding, outcome: Outcome, before: Record |
             if before.unfinished or before.flavour != planned.flavour:
                 override = planned.device.binding.override
                 journal.change(device, flavour=planned.flavour, override=override, unfinished=False)
-        case Kind.BROKEN if outcome.code is not Code.CONTESTED:  # `default` may still bring the original back, once the kernel lets it
+        case Kind.BROKEN if outcome.code is not Code.CONTESTED or not outcome.driver:
+            # `default` may still bring the original back, once the kernel lets it.
             override = host.sysfs.override(device)
             journal.change(device, original=asdict(original), override=override, unfinished=False)
         case Kind.UNDONE | Kind.REFUSED if before and not before.unfinished and planned.original == before.original:

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from io import BufferedRWPair
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,12 @@ class MountTable:
 
 
 class Processes:
+    """All questions of one look go to one process of that service."""
+
     def __init__(self, root: Path = Path("/")) -> None:
         self._procfs = Procfs(root)
         self._socket = str(root / "run/flavourd/processes")
+        self._stream: BufferedRWPair | None = None
 
     def nodes(self) -> tuple[tuple[OpenFile, ...], tuple[Process, ...]]:
         """Nodes in /dev and VFIO devices that are open, and the processes that could not be looked at."""
@@ -74,24 +78,29 @@ class Processes:
 
     def _ask(self, question: str) -> dict[str, Any]:
         try:
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(_SECONDS)
-                sock.connect(self._socket)
-                sock.sendall(f"{question}\n".encode())
-                with sock.makefile("rb") as stream:
-                    told: dict[str, Any] = json.load(stream)
-                    return told
+            stream = self._stream = self._stream or self._connected()
+            stream.write(f"{question}\n".encode())
+            stream.flush()
+            told: dict[str, Any] = json.loads(stream.readline())
+            return told
         except (OSError, ValueError):
             return _QUESTIONS[question](self._procfs)
 
+    def _connected(self) -> BufferedRWPair:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_SECONDS)
+            sock.connect(self._socket)
+            return sock.makefile("rwb")
+
 
 def main() -> int:
-    """Answer the question that comes from standard input."""
-    question = sys.stdin.readline(100).strip()
-    if question not in _QUESTIONS:
-        print(f"{question!r} is no question; known: {', '.join(_QUESTIONS)}", file=sys.stderr)
-        return os.EX_USAGE
-    json.dump(_QUESTIONS[question](Procfs()), sys.stdout)
+    """Answer the questions that come from standard input, a line each, by a line of JSON each."""
+    for question in iter(lambda: sys.stdin.readline(100).strip(), ""):
+        if question not in _QUESTIONS:
+            print(f"{question!r} is no question; known: {', '.join(_QUESTIONS)}", file=sys.stderr)
+            return os.EX_USAGE
+        json.dump(_QUESTIONS[question](Procfs()), sys.stdout)
+        print(flush=True)
     return 0
 
 
