@@ -98,7 +98,7 @@ install: build/bundled build/completions build/flavourctl.1 ## put flavourd in p
 	install -m 644 config/flavours.yaml $(LIB)/flavourd/flavours.yaml
 	install -m 644 udev/90-flavourd.rules $(LIB)/udev/rules.d
 	sed 's,/usr/sbin/,$(PREFIX)/sbin/,' systemd/flavourd.service > $(LIB)/systemd/system/flavourd.service
-	sed 's,/usr/lib/,$(PREFIX)/lib/,' systemd/flavourd-processes@.service > $(LIB)/systemd/system/flavourd-processes@.service
+	sed 's,/usr/lib/,$(PREFIX)/lib/,' systemd/flavourd-processes.service > $(LIB)/systemd/system/flavourd-processes.service
 	install -m 644 systemd/flavourd.socket systemd/flavourd-processes.socket $(LIB)/systemd/system
 	install -m 644 systemd/flavourd.catalog $(LIB)/systemd/catalog
 	install -m 644 systemd/flavourd.sysusers $(LIB)/sysusers.d/flavourd.conf

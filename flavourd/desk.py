@@ -34,6 +34,9 @@ T = TypeVar("T")
 _LOOK_SECONDS = 10.0
 _LOOKS_AT_ONCE = 4
 
+# The time in which a new worker surely finds the old one's lock and tells whom it waits for.
+_SUCCESSOR_SECONDS = 2.0
+
 # So refused, what stands in the journal as begun is another request of the device.
 _NEVER_BEGUN = (Code.STUCK, Code.KIN_STUCK, Code.WITHDRAWN, Code.TOO_MANY)
 
@@ -118,7 +121,7 @@ class Desk:
         deadline = self.turns.deadline
         if not request.begun or not self.host.journal.in_work(str(request.device)):
             return deadline
-        return max(0.0, min(deadline, deadline - (time.time() - request.begun)))
+        return max(_SUCCESSOR_SECONDS, min(deadline, deadline - (time.time() - request.begun)))
 
     def _queue(self, requests: Sequence[Request], *, first: bool = False, deadline: float | None = None) -> None:
         serial = self.settings.serial_drivers

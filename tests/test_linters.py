@@ -213,7 +213,7 @@ def test_what_is_installed_is_whole_and_uninstalling_leaves_no_file_behind(tmp_p
         "lib/udev/rules.d/90-flavourd.rules",
         "lib/systemd/system/flavourd.socket",
         "lib/systemd/system/flavourd-processes.socket",
-        "lib/systemd/system/flavourd-processes@.service",
+        "lib/systemd/system/flavourd-processes.service",
         "lib/systemd/catalog/flavourd.catalog",
         "lib/sysusers.d/flavourd.conf",
     ):

@@ -2,14 +2,14 @@
 """What other processes have open, and what is mounted for them.
 
 To look there takes capabilities with which one could read every secret of the host, and the daemon does not have them:
-flavourd-processes@.service has, and answers one question on a socket of its own (`main`). Where nobody answers, the
+flavourd-processes.service has, and answers on a socket of its own (`main`). Where nobody answers, the
 look is taken from here, and tells that it could not see everything.
 """
 
 import json
 import os
+import select
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from io import BufferedRWPair
@@ -28,6 +28,9 @@ _COMMON = ("/dev/pts/", "/dev/null")
 _SOCKET = "socket:["
 _DEVICE = "vfio-device-syspath"
 _SECONDS = 20
+_IDLE_SECONDS = 30
+_LONGEST_QUESTION = 100
+_PASSED = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,16 @@ class Processes:
         return tuple(tables), told["complete"]
 
     def _ask(self, question: str) -> dict[str, Any]:
-        try:
-            stream = self._stream = self._stream or self._connected()
-            stream.write(f"{question}\n".encode())
-            stream.flush()
-            told: dict[str, Any] = json.loads(stream.readline())
-            return told
-        except (OSError, ValueError):
-            return _QUESTIONS[question](self._procfs)
+        for _ in range(2):  # it may have ended, idle, in this very moment
+            try:
+                stream = self._stream = self._stream or self._connected()
+                stream.write(f"{question}\n".encode())
+                stream.flush()
+                told: dict[str, Any] = json.loads(stream.readline())
+                return told
+            except (OSError, ValueError):
+                self._stream = None
+        return _QUESTIONS[question](self._procfs)
 
     def _connected(self) -> BufferedRWPair:
         with socket.socket(socket.AF_UNIX) as sock:
@@ -94,14 +99,37 @@ class Processes:
 
 
 def main() -> int:
-    """Answer the questions that come from standard input, a line each, by a line of JSON each."""
-    for question in iter(lambda: sys.stdin.readline(100).strip(), ""):
-        if question not in _QUESTIONS:
-            print(f"{question!r} is no question; known: {', '.join(_QUESTIONS)}", file=sys.stderr)
-            return os.EX_USAGE
-        json.dump(_QUESTIONS[question](Procfs()), sys.stdout)
-        print(flush=True)
+    """Answer on the socket that systemd has passed: to each line, a question, by a line of JSON. Ends when nobody asks.
+
+    All in turn: there are few who ask, and who does not read his answer is dropped.
+    """
+    listener = socket.socket(fileno=_PASSED)
+    asking: dict[socket.socket, bytes] = {}
+    while ready := select.select([listener, *asking], [], [], _IDLE_SECONDS)[0]:
+        for sock in ready:
+            if sock is listener:
+                caller, _ = listener.accept()
+                caller.settimeout(_SECONDS)
+                asking[caller] = b""
+            elif (rest := _answered(sock, asking[sock])) is None:
+                sock.close()
+                del asking[sock]
+            else:
+                asking[sock] = rest
     return 0
+
+
+def _answered(sock: socket.socket, came: bytes) -> bytes | None:
+    """What has come beyond the last whole line; None if that caller is done, or asks nonsense."""
+    try:
+        part = sock.recv(_LONGEST_QUESTION)
+        *questions, rest = (came + part).split(b"\n")
+        for question in questions:
+            found = _QUESTIONS[question.decode()](Procfs())
+            sock.sendall(f"{json.dumps(found)}\n".encode())
+    except (OSError, KeyError, ValueError):
+        return None
+    return rest if part and len(rest) < _LONGEST_QUESTION else None
 
 
 def _open_files(procfs: Procfs, wanted: Callable[[str], bool]) -> dict[str, Any]:
