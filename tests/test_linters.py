@@ -13,8 +13,8 @@ import pytest
 
 from flavourd import logs
 from flavourd.errors import Code
-from flavourd.use import Guard
 from flavourd.request import Origin
+from flavourd.use import Guard
 
 _ROOT = Path(__file__).parents[1]
 _MODULES = {str(path.relative_to(_ROOT)) for path in (_ROOT / "flavourd").rglob("*.py")}
