@@ -231,6 +231,7 @@ class Desk:
             lost = outcome.kind is Kind.LOST and outcome.request.origin is not Origin.PUT_BACK
             if lost and any(record.device == device for record in self.host.journal.unfinished()):
                 self._queue([_put_back(device)], first=True)
+        self.forget(request.device for request in requests)
 
     def _publish(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
