@@ -20,6 +20,7 @@ from flavourd.plan import Plan, guarded, plan
 from flavourd.record import Record
 from flavourd.request import Origin, Request
 from flavourd.step import Step, What
+from flavourd.switch import TOO_LATE
 from flavourd.together import TellOf, carry_out, left_out, not_written
 from flavourd.use import Guard, Severity
 
@@ -68,7 +69,7 @@ def answer(
             stack.enter_context(host.journal.locked(keys, wait))
         except OSError as error:
             return [refused(request, not_written(request.device, error)) for request in requests]
-        prospects = [_prospect(request, host, rules) for request in requests]
+        prospects = [_prospect(request, host, rules, wanted, alone=len(requests) == 1) for request in requests]
         if not (first := next((each.refusal for each in prospects if each.refusal), None)):
             return _carry_out(prospects, host, rules, tell, wanted)
         return [
@@ -85,13 +86,15 @@ def explain(request: Request, host: Host, rules: Rules) -> Plan:
     record = host.journal.record(request.device, set_aside=False)
     if record and record.instance != device.instance:
         record = None
-    return _guarded(plan(request, device, rules.flavours, rules.index, record), host, rules)
+    planned = plan(request, device, rules.flavours, rules.index, record)
+    return planned if planned.already else _guarded(planned, host, rules)
 
 
 # ---
 
 
-def _prospect(request: Request, host: Host, rules: Rules) -> _Prospect:
+def _prospect(request: Request, host: Host, rules: Rules, wanted: Callable[[], bool], *, alone: bool) -> _Prospect:
+    """alone: it is not part of a transaction, so what it finds done already is never taken back."""
     device: Device | None = None
     record: Record | None = None
     try:
@@ -101,8 +104,9 @@ def _prospect(request: Request, host: Host, rules: Rules) -> _Prospect:
             host.journal.drop(request.device)
             record = None
         planned = plan(request, device, rules.flavours, rules.index, record)
-        _check_still_wanted(planned, record)
-        return _Prospect(request, device, record, _guarded(planned, host, rules))
+        _check_still_wanted(planned, record, wanted)
+        untouched = planned.already and (alone or not planned.half_done)
+        return _Prospect(request, device, record, planned if untouched else _guarded(planned, host, rules))
     except FlavourError as error:
         return _Prospect(request, device, record, refusal=refused(request, error))
 
@@ -140,7 +144,8 @@ def _put_back(prospect: _Prospect, number: int, outcome: Outcome, host: Host, ru
 
 
 def _guarded(planned: Plan, host: Host, rules: Rules) -> Plan:
-    if planned.already:
+    held_by = planned.device.binding.driver
+    if planned.target and held_by in (None, planned.target.driver):  # nothing is taken away from anybody
         return planned
     use = host.usage.of(planned.device.id)
     planned = replace(planned, notes=(*planned.notes, *(f"not to be seen was {words}" for words in use.unknown)))
@@ -150,19 +155,21 @@ def _guarded(planned: Plan, host: Host, rules: Rules) -> Plan:
     return guarded(planned, found, rules.severities)
 
 
-def _check_still_wanted(planned: Plan, record: Record | None) -> None:
+def _check_still_wanted(planned: Plan, record: Record | None, wanted: Callable[[], bool]) -> None:
     """What an earlier run of the daemon left open may have been ended since, by its worker or by somebody else."""
+    if not planned.already and not wanted():
+        raise FlavourError(Code.STUCK, f"{planned.device.id}: {TOO_LATE}", "ask again if you still want it")
     origin = planned.request.origin
     half_done = record is not None and record.unfinished
     if origin is Origin.PUT_BACK:
-        wanted = half_done
+        open_still = half_done
     elif origin is Origin.RECOVERY:
         # Without a record the switch never began, except for `default`, whose end is that there is no record.
         never_begun = record is None and planned.flavour != DEFAULT
-        wanted = half_done or never_begun or planned.already
+        open_still = half_done or never_begun or planned.already
     else:
-        wanted = True
-    if not wanted:
+        open_still = True
+    if not open_still:
         sentence = f"what was begun with {planned.device.id} has ended meanwhile"
         raise FlavourError(Code.OVERTAKEN, sentence, "ask again if you still want it")
 

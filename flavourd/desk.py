@@ -37,7 +37,10 @@ _LOOKS_AT_ONCE = 4
 # The time in which a new worker surely finds the old one's lock and tells whom it waits for.
 _SUCCESSOR_SECONDS = 2.0
 
-# So refused, what stands in the journal as begun is another request of the device.
+# Between attempts to put back what was left half done: what keeps it may take its time.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
+
+# So refused, what stands in the journal as begun is another request of the device (or, for one that is recovered, it is told and done with).
 _NEVER_BEGUN = (Code.STUCK, Code.KIN_STUCK, Code.WITHDRAWN, Code.TOO_MANY)
 
 
@@ -57,6 +60,7 @@ class Desk:
         self.counts = dict.fromkeys(Kind, 0)
         self._warned: tuple[str, ...] = ()
         self._taken: dict[DeviceId, int] = {}
+        self._pauses: dict[DeviceId, float] = {}
         self._finishing = False
         self._looks, self._glances = asyncio.Semaphore(_LOOKS_AT_ONCE), asyncio.Semaphore(_LOOKS_AT_ONCE)
         self._looked_at: dict[DeviceId, asyncio.Lock] = {}
@@ -198,11 +202,11 @@ class Desk:
     def _begin(self, requests: Sequence[Request], keys: frozenset[str]) -> Callable[[TellOf], list[Outcome]]:
         """The work for requests whose turn has come. If this daemon dies before the answer, the next one goes on."""
         self.host.journal.begin(requests, [self.host.sysfs.instance(request.device) for request in requests])
-        late = time.monotonic() + self.turns.deadline
+        late = (requests[0].begun or time.time()) + self.turns.deadline
         drop = self.settings.stuck.then is Then.DROP
 
         def wanted() -> bool:
-            return not (drop and time.monotonic() > late)
+            return not (drop and time.time() > late)
 
         return partial(answer, requests, keys, self.host, self.rules(), wanted=wanted)
 
@@ -221,17 +225,37 @@ class Desk:
         """Of requests that were taken on together."""
         self._publish(outcomes)
         requests = [outcome.request for outcome in outcomes]
-        if all(outcome.kind is Kind.REFUSED and outcome.code in _NEVER_BEGUN for outcome in outcomes):
+        never_begun = all(outcome.kind is Kind.REFUSED and outcome.code in _NEVER_BEGUN for outcome in outcomes)
+        if never_begun and requests[0].origin is not Origin.RECOVERY:
             for request in requests:
                 self.host.journal.take(request)
         elif not any(outcome.kind is Kind.STUCK for outcome in outcomes):
             self.host.journal.end(requests)
-        for outcome in outcomes:
-            device = outcome.request.device
-            lost = outcome.kind is Kind.LOST and outcome.request.origin is not Origin.PUT_BACK
-            if lost and any(record.device == device for record in self.host.journal.unfinished()):
-                self._queue([_put_back(device)], first=True)
         self.forget(request.device for request in requests)
+        for outcome in outcomes:
+            self._look_after(outcome)
+
+    def _look_after(self, outcome: Outcome) -> None:
+        """What is left half done is put back: at once after a worker's death, and if that fails too, again and again.
+
+        A device that is at work, or stuck, comes here again when it is done.
+        """
+        device = outcome.request.device
+        if outcome.kind in (Kind.SWITCHED, Kind.ALREADY) or device in self.turns.stuck or not self._half_done(device):
+            self._pauses.pop(device, None)
+        elif outcome.kind is Kind.LOST and outcome.request.origin is not Origin.PUT_BACK:
+            self._queue([_put_back(device)], first=True)
+        else:
+            pause = self._pauses.get(device, _FIRST_PAUSE)
+            self._pauses[device] = min(2 * pause, _LONGEST_PAUSE)
+            asyncio.get_running_loop().call_later(pause, self._put_back, device)
+
+    def _put_back(self, device: DeviceId) -> None:
+        if not self._finishing and device not in self.turns.steps and self._half_done(device):
+            self._queue([_put_back(device)])
+
+    def _half_done(self, device: DeviceId) -> bool:
+        return any(record.device == device for record in self.host.journal.unfinished())
 
     def _publish(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

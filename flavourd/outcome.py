@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flavourd.errors import Code, FlavourError
-from flavourd.request import Request
+from flavourd.request import Origin, Request
 from flavourd.use import Finding
 
 
@@ -121,7 +121,8 @@ class Outcome:
                 head = f"{device} was in flavour {self.flavour} already: {self._holder()}"
             case Kind.REFUSED:
                 about = self.sentence if str(device) in self.sentence else f"{device}: {self.sentence}"
-                head = f"{about}; nothing was touched"
+                put_back = self.request.origin is Origin.PUT_BACK
+                head = f"{about}; {'it is still half switched' if put_back else 'nothing was touched'}"
             case Kind.UNDONE:
                 head = (
                     f"{device} did not take flavour {self.flavour} and is as it was, {self._holder()}: {self.sentence}"

@@ -120,12 +120,12 @@ def plan(request: Request, device: Device, flavours: Flavours, index: ModuleInde
         )
     held = bool(device.proof(flavour.proof))
     original, undo = _roots(device, record, held)
-    if held and (record is None or record.flavour in (name, DEFAULT)):  # DEFAULT: the way back was begun, not gone
-        _check_holder(request, name, device)
-        return Plan(request, name, flavour.proof, device, original, undo, already=True)
     # Of a device that somebody else has taken over since, what the record says is not its past any more.
     ours = record is not None and (held or _still_ours(device, record))
     sriov = record.sriov if record and ours else device.sriov
+    if held and (record is None or record.flavour in (name, DEFAULT)):  # DEFAULT: the way back was begun, not gone
+        _check_holder(request, name, device)
+        return Plan(request, name, flavour.proof, device, original, undo, already=True, sriov=sriov)
     _check_takeable(device, on_bus, index)
     found, skips = candidates(device.modalias, device.id.bus, on_bus, index)
     if request.candidates:

@@ -21,6 +21,8 @@ from flavourd.rebind import DEFERRED_PAUSES, Contested, NotWantedAnyMore, Rebind
 from flavourd.step import Step, Tell, What, tell_nobody
 from flavourd.sysfs import Sysfs
 
+TOO_LATE = "the kernel let it go so late that the wish is dropped, as flavourd.yaml says"
+
 
 class Switch:
     """One run of one plan. `original` and `undo` are the plan's, with what only came to light on the way.
@@ -49,9 +51,8 @@ class Switch:
         try:
             outcome = self._claim() if self._plan.candidates else self._return()
         except NotWantedAnyMore:
-            sentence = "the kernel let it go so late that the wish is dropped, as flavourd.yaml says"
             hint = "ask again if you still want it"
-            outcome = self._outcome(Kind.UNDONE, code=Code.STUCK, sentence=sentence, hint=hint)
+            outcome = self._outcome(Kind.UNDONE, code=Code.STUCK, sentence=TOO_LATE, hint=hint)
         except Contested as contested:
             hint = "find out who it is (driverctl, libvirt, a script), and let one of the two have the device"
             outcome = self._outcome(Kind.UNDONE, code=Code.CONTESTED, sentence=str(contested), hint=hint)
@@ -59,6 +60,12 @@ class Switch:
             sentence = f"{error.filename or 'a step'} failed: {errno_text(error.errno or 0)}"
             outcome = self._outcome(Kind.UNDONE, code=Code.HOST, sentence=sentence, errno=error.errno)
         return self._undo(outcome) if outcome.kind is Kind.UNDONE else outcome
+
+    def complete(self, outcome: Outcome) -> Outcome:
+        """After `run`, when all of the transaction went well: a PF that has its driver back gets its VFs back."""
+        if self._plan.candidates or not outcome.driver:
+            return outcome
+        return replace(outcome, notes=(*outcome.notes, *self._vfs_again(self._plan.sriov)))
 
     def leave(self, why: FlavourError) -> Outcome:
         """Instead of `run`, because another switch of the same transaction failed."""
@@ -168,7 +175,7 @@ class Switch:
         try:
             if target:
                 self._rebind.put(target)
-                return self._outcome(Kind.SWITCHED, notes=(*self._plan.notes, *self._vfs_again(self._plan.sriov)))
+                return self._outcome(Kind.SWITCHED)
             driver = self._rebind.let_bus_choose(self._plan.device.modalias)
         except OSError as error:
             self._refusals.append(self._not_taken_back(target, error))
@@ -178,7 +185,7 @@ class Switch:
             sentence = f"without an override it goes to {driver} again"
             hint = f"take away what gives it to {driver}: ids= in modprobe.d or on the kernel's command line, or new_id"
             return self._outcome(Kind.UNDONE, code=Code.NATIVE_REFUSED, sentence=sentence, hint=hint)
-        note = self._vfs_again(self._plan.sriov) if driver else ("no native driver of this kernel takes it",)
+        note = () if driver else ("no native driver of this kernel takes it",)
         return self._outcome(Kind.SWITCHED, notes=note)
 
     def _vfs_again(self, sriov: Sriov | None) -> tuple[str, ...]:

@@ -53,7 +53,12 @@ def carry_out(
         else:
             outcomes.append(switch.run())
             failed = None if outcomes[-1].kind is Kind.SWITCHED else outcomes[-1]
-    if failed:
+    if not failed:
+        outcomes = [
+            switch.complete(outcome) if outcome.kind is Kind.SWITCHED else outcome
+            for switch, outcome in zip(switches, outcomes, strict=True)
+        ]
+    else:
         for number in reversed(range(len(plans))):
             why = left_out(plans[number].request, failed)
             if outcomes[number].kind is Kind.SWITCHED:

@@ -22,7 +22,7 @@ from flavourd.ipc.feed import Feed
 from flavourd.ipc.history import History
 from flavourd.ipc.replies import INTERFACE, Description, News, NotDone, NotPermitted, Progress, Refused, Standing
 from flavourd.outcome import Kind
-from flavourd.request import Request
+from flavourd.request import Origin, Request
 from flavourd.step import What
 from flavourd.survey import Survey
 
@@ -239,7 +239,9 @@ class Manager(VarlinkInterface, name=INTERFACE):
     def Cancel(self, *, devices: list[str]) -> int:
         self._check_may_change("cancel requests")
         ids = set(asked.devices(devices))
-        return self._desk.turns.withdraw(lambda request: request.device in ids)
+        # What goes on with a crash's remains is nobody's to withdraw.
+        asked_for = set(Origin) - {Origin.RECOVERY, Origin.PUT_BACK}
+        return self._desk.turns.withdraw(lambda request: request.device in ids and request.origin in asked_for)
 
     @varlinkmethod
     def Reload(self) -> None:
