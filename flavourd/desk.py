@@ -40,7 +40,7 @@ _SUCCESSOR_SECONDS = 2.0
 # Between attempts to put back what was left half done: what keeps it may take its time.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
 
-# So refused, what stands in the journal as begun is another request of the device (or, for one that is recovered, it is told and done with).
+# So refused, what stands in the journal as begun is another request of the device.
 _NEVER_BEGUN = (Code.STUCK, Code.KIN_STUCK, Code.WITHDRAWN, Code.TOO_MANY)
 
 
