@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from flavourd import iommu
-from flavourd.device import Device
+from flavourd.device import Device, DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT, Flavours
 from flavourd.guards import findings
@@ -69,7 +70,9 @@ def answer(
             stack.enter_context(host.journal.locked(keys, wait))
         except OSError as error:
             return [refused(request, not_written(request.device, error)) for request in requests]
-        prospects = [_prospect(request, host, rules, wanted, alone=len(requests) == 1) for request in requests]
+        prospects = [_prospect(request, host, rules, wanted) for request in requests]
+        if not all(each.planned and each.planned.already for each in prospects):
+            prospects = [_guarded_too(each, prospects, host, rules) for each in prospects]
         if not (first := next((each.refusal for each in prospects if each.refusal), None)):
             return _carry_out(prospects, host, rules, tell, wanted)
         return [
@@ -87,35 +90,49 @@ def explain(request: Request, host: Host, rules: Rules) -> Plan:
     if record and record.instance != device.instance:
         record = None
     planned = plan(request, device, rules.flavours, rules.index, record)
-    return planned if planned.already else _guarded(planned, host, rules)
+    return planned if planned.already else _guarded(planned, host, rules, {request.device, *request.beside})
 
 
 # ---
 
 
-def _prospect(request: Request, host: Host, rules: Rules, wanted: Callable[[], bool], *, alone: bool) -> _Prospect:
-    """alone: it is not part of a transaction, so what it finds done already is never taken back."""
+def _prospect(request: Request, host: Host, rules: Rules, wanted: Callable[[], bool]) -> _Prospect:
     device: Device | None = None
     record: Record | None = None
     try:
         device = _snapshot(request, host, rules)
+        if request.instance not in (0, device.instance):
+            sentence = f"{request.device} went away before its turn came, and another device stands there now"
+            raise FlavourError(Code.NO_DEVICE, sentence, "ask again if that one is meant")
         record = host.journal.record(request.device)
         if record and record.instance != device.instance:  # other hardware stands there now
             host.journal.drop(request.device)
             record = None
         planned = plan(request, device, rules.flavours, rules.index, record)
         _check_still_wanted(planned, record, wanted)
-        untouched = planned.already and (alone or not planned.half_done)
-        return _Prospect(request, device, record, planned if untouched else _guarded(planned, host, rules))
+        return _Prospect(request, device, record, planned)
     except FlavourError as error:
         return _Prospect(request, device, record, refusal=refused(request, error))
+
+
+def _guarded_too(prospect: _Prospect, together: Sequence[_Prospect], host: Host, rules: Rules) -> _Prospect:
+    """Looked at by the guards, unless it stays as it is, whatever becomes of the others."""
+    planned = prospect.planned
+    if not planned or (planned.already and not planned.half_done):
+        return prospect
+    try:
+        return replace(prospect, planned=_guarded(planned, host, rules, {each.request.device for each in together}))
+    except FlavourError as error:
+        return replace(prospect, planned=None, refusal=refused(prospect.request, error))
 
 
 def _carry_out(
     prospects: Sequence[_Prospect], host: Host, rules: Rules, tell: TellOf, wanted: Callable[[], bool]
 ) -> list[Outcome]:
     plans = [each.planned for each in prospects if each.planned]
-    outcomes = carry_out(plans, [each.record for each in prospects], host, tell, wanted)
+    together = {planned.device.id for planned in plans}
+    look_again = partial(_guarded, host=host, rules=rules, together=together)
+    outcomes = carry_out(plans, [each.record for each in prospects], host, tell, wanted, look_again)
     if rules.severities[Guard.GROUP] is Severity.OFF:
         return outcomes
     return [_with_group(outcome, planned) for outcome, planned in zip(outcomes, plans, strict=True)]
@@ -135,15 +152,16 @@ def _put_back(prospect: _Prospect, number: int, outcome: Outcome, host: Host, ru
         return outcome
     request = replace(prospect.request, wanted=DEFAULT, candidates=(), force=frozenset())
     try:
-        planned = _guarded(plan(request, device, rules.flavours, rules.index, record), host, rules)
+        planned = _guarded(plan(request, device, rules.flavours, rules.index, record), host, rules, ())
     except FlavourError:
         return outcome
-    (back,) = carry_out([planned], [record], host, lambda _, step: tell(number, step), lambda: True)
+    (back,) = carry_out([planned], [record], host, lambda _, step: tell(number, step))
     kind = Kind.UNDONE if back.kind is Kind.SWITCHED else back.kind
     return replace(outcome, kind=kind, driver=back.driver, before=back.before, refusals=back.refusals)
 
 
-def _guarded(planned: Plan, host: Host, rules: Rules) -> Plan:
+def _guarded(planned: Plan, host: Host, rules: Rules, together: Collection[DeviceId]) -> Plan:
+    """together: devices that are switched too, or none of them; FlavourError(IN_USE) if a guard is against it."""
     held_by = planned.device.binding.driver
     if planned.target and held_by in (None, planned.target.driver):  # nothing is taken away from anybody
         return planned
@@ -151,7 +169,7 @@ def _guarded(planned: Plan, host: Host, rules: Rules) -> Plan:
     planned = replace(planned, notes=(*planned.notes, *(f"not to be seen was {words}" for words in use.unknown)))
     found = findings(use)
     if planned.flavour != DEFAULT and rules.severities[Guard.GROUP] is Severity.ERROR:
-        found += iommu.findings(planned.device, planned.request.beside)
+        found += iommu.findings(planned.device, together)
     return guarded(planned, found, rules.severities)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.record import Record, changed, step
-from flavourd.request import Begun, Origin, Request
+from flavourd.request import Origin, Request
 
 _LONGEST = 1 << 24  # bytes; none of our files comes near it
 _LATEST = 1e11  # seconds since the epoch that still make a date
@@ -113,20 +113,20 @@ class Journal:
         if request.seqnum:
             _write(self._taken / _file_name(str(request.device)), f"{request.seqnum}\n")
 
-    def begin(self, requests: Sequence[Request], instances: Sequence[int]) -> None:
-        """These requests, each for this instance of its device, are in work together from now on, until `end`."""
+    def begin(self, requests: Sequence[Request]) -> None:
+        """These requests are in work together from now on, until `end`."""
         words = [
             {
                 "device": asdict(request.device),
                 "wanted": request.wanted,
                 "uuid": request.uuid,
                 "asker": request.asker,
-                "instance": instance,
+                "instance": request.instance,
                 "candidates": request.candidates,
                 "force": sorted(request.force),
-                "begun": request.begun or time.time(),
+                "begun": request.begun or since_boot(),
             }
-            for request, instance in zip(requests, instances, strict=True)
+            for request in requests
         ]
         _write(self._begun / _file_name(str(requests[0].device)), json.dumps(words) + "\n")
         for request in requests:
@@ -135,7 +135,7 @@ class Journal:
     def end(self, requests: Sequence[Request]) -> None:
         (self._begun / _file_name(str(requests[0].device))).unlink(missing_ok=True)
 
-    def unanswered(self) -> Iterator[tuple[Begun, ...]]:
+    def unanswered(self) -> Iterator[tuple[Request, ...]]:
         """What a daemon that died had begun and not answered; each tuple was begun together."""
         for file in _files(self._begun):
             with suppress(OSError, ValueError):  # `prepare` has set it aside
@@ -191,20 +191,18 @@ class Journal:
         return record
 
 
-def _read_begun(file: Path) -> tuple[Begun, ...]:
+def _read_begun(file: Path) -> tuple[Request, ...]:
     try:
         found = tuple(_begun_of(words) for words in json.loads(_read(file)))
-        if not found or _file_name(str(found[0].request.device)) != file.name:
+        if not found or _file_name(str(found[0].device)) != file.name:
             raise ValueError("it is about another device")
-        devices = frozenset(each.request.device for each in found)
-        return tuple(
-            Begun(replace(each.request, beside=devices - {each.request.device}), each.instance) for each in found
-        )
+        devices = frozenset(request.device for request in found)
+        return tuple(replace(request, beside=devices - {request.device}) for request in found)
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _begun_of(words: dict[str, Any]) -> Begun:
+def _begun_of(words: dict[str, Any]) -> Request:
     request = Request(
         DeviceId.parse(f"{words['device']['bus']}/{words['device']['name']}"),
         str(words["wanted"]),
@@ -213,13 +211,19 @@ def _begun_of(words: dict[str, Any]) -> Begun:
         candidates=tuple(map(str, words["candidates"])),
         force=frozenset(map(str, words["force"])),
         asker=words["asker"],
+        instance=int(words["instance"]),
         begun=float(words["begun"]),
     )
     if not isinstance(request.uuid, str | None) or not isinstance(request.asker, str | None):
         raise ValueError("a field is not a text")
     if not 0 < float(words["begun"]) < _LATEST:
         raise ValueError("it was begun at no time")
-    return Begun(request, int(words["instance"]))
+    return request
+
+
+def since_boot() -> float:
+    """Seconds; unlike the time of day, nobody sets it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _holder(fd: int) -> int:

@@ -49,6 +49,8 @@ class Rebind:
         self._device, self._sysfs, self._kmod, self._tell, self._pause = device, sysfs, kmod, tell, pause
         self._expected = override
         self.wanted: Callable[[], bool] = lambda: True
+        self.before_first: Callable[[], None] = lambda: None
+        self.before_taking: Callable[[], None] = lambda: None
         self.touched = False
         self.met: Binding | None = None
 
@@ -56,6 +58,7 @@ class Rebind:
         """Free the device for `driver` alone: override first, lest somebody else takes it after the unbind."""
         if not self.touched and (found := self._sysfs.binding(self._device)).driver:
             self.met = found
+            self.before_taking()
         self._override(driver)
         self._unbind()
 
@@ -66,6 +69,7 @@ class Rebind:
         # Under another override somebody else has bound it, and it is his.
         if other.driver not in (None, driver) and other.override == driver:
             self.met = other
+            self.before_taking()
             self._unbind()
             number = self._bind(driver)
         return number
@@ -101,18 +105,23 @@ class Rebind:
             self._sysfs.probe(self._device)
         return self._sysfs.driver(self._device)
 
-    def remove_vfs(self) -> None:
-        """Of a PF, which no vfio driver takes while it has any."""
+    def remove_vfs(self, seen: Sriov | None) -> None:
+        """Of a PF, which no vfio driver takes while it has any. seen: VFs that were there when guards looked at them;
+        OSError(EBUSY) if there are others.
+        """
         if (sriov := self._sysfs.sriov(self._device)) and sriov.vfs:
-            self.touched = True
+            if not seen or seen.vfs != sriov.vfs:
+                raise OSError(errno.EBUSY, "other VFs were made meanwhile", "sriov_numvfs")
+            self._touch()
             self._tell(Step(What.UNBINDING, f"removing its {sriov.vfs} VFs"))
             self._sysfs.enable_vfs(self._device, replace(sriov, vfs=0))
 
-    def restore_vfs(self, sriov: Sriov) -> None:
-        """As many as the PF had, when its driver is back."""
-        if sriov != self._sysfs.sriov(self._device):
+    def restore_vfs(self, sriov: Sriov) -> bool:
+        """As many as the PF had, when its driver is back; whether there was something to do."""
+        if different := sriov != self._sysfs.sriov(self._device):
             self._tell(Step(What.RESTORING, f"making its {sriov.vfs} VFs again"))
             self._sysfs.enable_vfs(self._device, sriov)
+        return different and sriov.vfs > 0
 
     def accept_override(self) -> None:
         """Whoever has written it: from now on it may be written over."""
@@ -120,10 +129,15 @@ class Rebind:
 
     # ---
 
+    def _touch(self) -> None:
+        if not self.touched:
+            self.before_first()
+            self.touched = True
+
     def _override(self, driver: str | None) -> None:
         if (found := self._sysfs.override(self._device)) != self._expected:
             raise Contested(found)
-        self.touched = True
+        self._touch()
         if found != driver:
             self._sysfs.write_override(self._device, driver)
             self._expected = driver

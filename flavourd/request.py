@@ -28,8 +28,9 @@ class Request:
 
     candidates: modules to be tried, in this order and no other; empty: those that the kernel's tables give. force:
     names of guards to be passed over. beside: other devices that are asked for in the same breath,
-    and told of by outcomes of their own. asker: who is at the other end of the control socket. begun: when a daemon
-    before this one began it, in seconds since the epoch.
+    and told of by outcomes of their own. asker: who is at the other end of the control socket. instance: of the
+    device that is meant (see Device), 0 if it is not known; what stands at its address later is another one. begun:
+    when a daemon before this one began it, in seconds since boot.
     """
 
     device: DeviceId
@@ -41,15 +42,8 @@ class Request:
     force: frozenset[str] = frozenset()
     beside: frozenset[DeviceId] = frozenset()
     asker: str | None = None
+    instance: int = 0
     begun: float | None = None
 
     def __str__(self) -> str:
         return f"{self.device} -> {self.wanted} ({self.origin})"
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A request that was begun for this instance of its device (see Device)."""
-
-    request: Request
-    instance: int

@@ -117,6 +117,7 @@ class Service:
             logs.tell_trouble(
                 FlavourError(Code.UEVENTS_LOST, sentence, "every device is looked at again"), logs.WARNING
             )
+            self._desk.forget_gone()
             self._desk.take_on(uevents.all())
 
     def _reload(self) -> None:

@@ -8,7 +8,7 @@ of candidates is walked here.
 import errno
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flavourd.device import Binding, DeviceId, Sriov
@@ -24,11 +24,20 @@ from flavourd.sysfs import Sysfs
 TOO_LATE = "the kernel let it go so late that the wish is dropped, as flavourd.yaml says"
 
 
-class Switch:
-    """One run of one plan. `original` and `undo` are the plan's, with what only came to light on the way.
-
-    wanted: asked after each unbind, which may have slept in the kernel for long: whether to go on.
+@dataclass(frozen=True)
+class Checks:
+    """What is asked on the way. wanted: after each unbind, which may have slept in the kernel for long, whether to go
+    on. still_free: before the first write to the device; FlavourError if the host needs it by now. remember: gets the
+    original binding, if that came to light only after the snapshot, before it is taken from the device.
     """
+
+    wanted: Callable[[], bool] = lambda: True
+    still_free: Callable[[], None] = lambda: None
+    remember: Callable[[Binding], None] = lambda _original: None
+
+
+class Switch:
+    """One run of one plan. `original` and `undo` are the plan's, with what only came to light on the way."""
 
     def __init__(
         self,
@@ -37,12 +46,14 @@ class Switch:
         kmod: Kmod,
         kmsg: Kmsg,
         tell: Tell = tell_nobody,
-        wanted: Callable[[], bool] = lambda: True,
+        checks: Checks = Checks(),
     ) -> None:
         self._plan, self._sysfs, self._kmod, self._kmsg, self._tell = plan, sysfs, kmod, kmsg, tell
         self._device: DeviceId = plan.device.id
         self._rebind = Rebind(self._device, sysfs, kmod, plan.device.binding.override, tell)
-        self._rebind.wanted = wanted
+        self._rebind.wanted, self._rebind.before_first = checks.wanted, checks.still_free
+        self._rebind.before_taking = self._remember_original
+        self._remember = checks.remember
         self._tried: set[str] = set()
         self._refusals: list[Refusal] = []
 
@@ -56,6 +67,11 @@ class Switch:
         except Contested as contested:
             hint = "find out who it is (driverctl, libvirt, a script), and let one of the two have the device"
             outcome = self._outcome(Kind.UNDONE, code=Code.CONTESTED, sentence=str(contested), hint=hint)
+        except FlavourError as error:
+            outcome = replace(
+                self._outcome(Kind.UNDONE, code=error.code, sentence=error.sentence, hint=error.hint),
+                findings=error.findings,
+            )
         except OSError as error:
             sentence = f"{error.filename or 'a step'} failed: {errno_text(error.errno or 0)}"
             outcome = self._outcome(Kind.UNDONE, code=Code.HOST, sentence=sentence, errno=error.errno)
@@ -76,6 +92,10 @@ class Switch:
         return self._undo(
             replace(outcome, kind=Kind.UNDONE, code=why.code, sentence=why.sentence, hint=why.hint, candidate=None)
         )
+
+    def _remember_original(self) -> None:
+        if self.original != self._plan.original:
+            self._remember(self.original)
 
     @property
     def original(self) -> Binding:
@@ -130,7 +150,7 @@ class Switch:
         return min(drivers, key=lambda name: (name.replace("-", "_") != module, name)), None
 
     def _try(self, driver: str, candidate: Candidate) -> Refusal | None:
-        self._rebind.remove_vfs()
+        self._rebind.remove_vfs(self._plan.device.sriov)
         self._tried.add(driver)
         self._rebind.reserve(driver)
         self._kmsg.lines()  # what was said before the bind is no answer to it
@@ -192,10 +212,12 @@ class Switch:
         """Make the VFs that the PF had; what to tell if they do not come."""
         if sriov:
             try:
-                self._rebind.restore_vfs(sriov)
+                if not self._rebind.restore_vfs(sriov):
+                    return ()
             except OSError as error:
                 why = errno_text(error.errno or 0)
                 return (f"its {sriov.vfs} VFs did not come back: {why}; try echo {sriov.vfs} > sriov_numvfs",)
+            return (f"its {sriov.vfs} VFs were made anew: what was set on them (driver, MAC address, VLAN) is lost",)
         return ()
 
     def _undo(self, failed: Outcome) -> Outcome:
@@ -203,14 +225,14 @@ class Switch:
         # What an earlier, interrupted switch left half done is undone even if this one did not begin.
         if not self._rebind.touched and not self._plan.half_done:
             return replace(failed, kind=Kind.REFUSED)
-        self._rebind.wanted = lambda: True
+        self._rebind.wanted, self._rebind.before_first = (lambda: True), (lambda: None)
         if self._sysfs.exists(self._device):
-            if other := self._taken_over():
-                sentence = f"another program has bound it to {other} meanwhile, and it is left there"
-                hint = "it is that program's now (driverctl, libvirt, a script): let one of the two have the device"
-                return self._now(failed, kind=Kind.BROKEN, code=Code.CONTESTED, sentence=sentence, hint=hint)
-            self._tell(Step(What.RESTORING, f"putting it back: {self.undo}"))
             try:
+                if other := self._taken_over():
+                    sentence = f"another program has bound it to {other} meanwhile, and it is left there"
+                    hint = "it is that program's now (driverctl, libvirt, a script): let one of the two have the device"
+                    return self._now(failed, kind=Kind.BROKEN, code=Code.CONTESTED, sentence=sentence, hint=hint)
+                self._tell(Step(What.RESTORING, f"putting it back: {self.undo}"))
                 self._rebind.accept_override()
                 self._rebind.put(self.undo)
             except Contested as contested:

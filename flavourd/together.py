@@ -5,6 +5,7 @@ What is meant to be done is on disk before the first write to any device, each s
 of it after the last.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -15,34 +16,49 @@ from flavourd.device import Binding, DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT
 from flavourd.host import Host
+from flavourd.journal import Journal
 from flavourd.outcome import Kind, Outcome, errno_text, refused
 from flavourd.plan import Plan
 from flavourd.record import Record
 from flavourd.request import Request
 from flavourd.step import Step
-from flavourd.switch import Switch
+from flavourd.switch import Checks, Switch
+
+# After that long the look of the guards is taken again: meanwhile modules were loaded, or other devices switched.
+_FRESH_SECONDS = 0.5
 
 # Number of the plan, and its step.
 TellOf = Callable[[int, Step], None]
 
 
 def carry_out(
-    plans: Sequence[Plan], records: Sequence[Record | None], host: Host, tell: TellOf, wanted: Callable[[], bool]
+    plans: Sequence[Plan],
+    records: Sequence[Record | None],
+    host: Host,
+    tell: TellOf,
+    wanted: Callable[[], bool] = lambda: True,
+    look_again: Callable[[Plan], object] = lambda _planned: None,
 ) -> list[Outcome]:
-    """Outcomes in the order of the plans. records: what was remembered before. wanted: see Switch."""
+    """Outcomes in the order of the plans. records: what was remembered before. wanted: see Checks. look_again: at what
+    the host uses a device for; FlavourError if that is against the plan by now.
+    """
     if error := _write_down(plans, records, host):
         return [refused(planned.request, error) for planned in plans]
-    switches = [
-        Switch(
-            planned,
-            host.sysfs,
-            host.kmod,
-            host.kmsg(planned.device.id),
-            partial(_mark, number, planned, host, tell),
-            wanted,
+    looked_at = time.monotonic()
+
+    def switch_of(number: int, planned: Plan) -> Switch:
+        def still_free() -> None:
+            if time.monotonic() - looked_at > _FRESH_SECONDS:
+                look_again(planned)
+
+        device = planned.device.id
+        remember = partial(_remember, host.journal, device)
+        checks = Checks(wanted, still_free, remember)
+        return Switch(
+            planned, host.sysfs, host.kmod, host.kmsg(device), partial(_mark, number, planned, host, tell), checks
         )
-        for number, planned in enumerate(plans)
-    ]
+
+    switches = [switch_of(number, planned) for number, planned in enumerate(plans)]
     outcomes: list[Outcome] = []
     failed: Outcome | None = None
     for planned, switch in zip(plans, switches, strict=True):
@@ -120,6 +136,11 @@ def _intent(planned: Plan, before: Record | None) -> Record:
         sriov=planned.sriov,
         intent=planned.intent,
     )
+
+
+def _remember(journal: Journal, device: DeviceId, original: Binding) -> None:
+    """What only came to light on the way, before it is taken from the device."""
+    journal.change(device, original=asdict(original))
 
 
 def _mark(number: int, planned: Plan, host: Host, tell: TellOf, step: Step) -> None:

@@ -40,8 +40,8 @@ class _Turn:
 
 class Turns:
     """begin: called when the turn of requests has come, gives the work for their worker. answered: gets the outcomes of
-    requests that were taken on together. told: gets every step on the way to them. inquire: finds out about a request
-    whose worker (its pid, and the step it is at) is stuck.
+    requests that were taken on together, and whether they were begun. told: gets every step on the way to them.
+    inquire: finds out about a request whose worker (its pid, and the step it is at) is stuck.
 
     `deadline`: seconds. `open` counts the requests without an answer, `waiting` those whose turn has not come; `stuck`
     holds the devices whose worker is past the deadline; `steps` has the last step of each device that is not done with.
@@ -50,7 +50,7 @@ class Turns:
     def __init__(
         self,
         begin: Callable[[Sequence[Request], frozenset[str]], Callable[[TellOf], list[Outcome]]],
-        answered: Callable[[Sequence[Outcome]], None],
+        answered: Callable[[Sequence[Outcome], bool], None],
         told: Callable[[Request, Step], None],
         inquire: Callable[[Request, int, Step], Awaitable[Stuck]],
         deadline: float,
@@ -87,11 +87,11 @@ class Turns:
         self._all_answered.clear()
         turn = _Turn(requests, keys, self.deadline if deadline is None else deadline)
         if ahead := next((held for key in sorted(keys) if (held := self._holders.get(key)) and held.stuck), None):
-            self._answer(_refused_for(turn, ahead))
+            self._answer(_refused_for(turn, ahead), begun=False)
             return
         if not first and any(self._not_done[device] >= _MOST_WAITING_FOR_A_DEVICE for device in turn.devices):
             sentence = f"{_MOST_WAITING_FOR_A_DEVICE} requests wait for it already"
-            self._answer(_refused(requests, Code.TOO_MANY, sentence, "wait for their answers"))
+            self._answer(_refused(requests, Code.TOO_MANY, sentence, "wait for their answers"), begun=False)
             return
         self._not_done.update(turn.devices)
         for key in keys:
@@ -118,7 +118,7 @@ class Turns:
             self._leave_line(turn)
         for turn in turns:
             sentence, hint = "it was withdrawn before its turn came", "ask again if you still want it"
-            self._answer(_refused(turn.requests, Code.WITHDRAWN, sentence, hint))
+            self._answer(_refused(turn.requests, Code.WITHDRAWN, sentence, hint), begun=False)
         return sum(len(turn.requests) for turn in turns)
 
     async def all_answered(self) -> None:
@@ -224,7 +224,7 @@ class Turns:
         for each in behind:
             self._leave_line(each)
         for each in behind:
-            self._answer(_refused_for(each, turn))
+            self._answer(_refused_for(each, turn), begun=False)
         await asyncio.wait((worker.done,))
         for device in turn.devices:
             del self.stuck[device]
@@ -233,13 +233,13 @@ class Turns:
 
     def _told_stuck(self, request: Request, stuck: Stuck) -> Outcome:
         sentence = f"the kernel has not answered within {self.deadline:g} s: {stuck}"
-        hint = f"see cat /proc/{stuck.pid}/stack and journalctl -k; whoever holds the device open must let go"
+        hint = f"see cat /proc/{stuck.pid}/stack and journalctl -k; whoever holds a device open must let it go"
         return Outcome(request, Kind.STUCK, request.wanted, code=Code.STUCK, sentence=sentence, hint=hint)
 
-    def _answer(self, outcomes: Sequence[Outcome]) -> None:
+    def _answer(self, outcomes: Sequence[Outcome], *, begun: bool = True) -> None:
         self.open -= len(outcomes)
         try:
-            self._answered(outcomes)  # may take on another one, and only then it shows whether all are answered
+            self._answered(outcomes, begun)  # may take on another one, and only then it shows whether all are answered
         finally:
             self._look()
 
@@ -272,6 +272,6 @@ def _outcomes(turn: _Turn, worker: Worker[list[Outcome]]) -> list[Outcome]:
 
 def _lost(request: Request, died: WorkerDied) -> Outcome:
     put_back = request.origin is Origin.PUT_BACK
-    next_step = "ask for `default`" if put_back else "what it has left half done is put back now"
+    next_step = "ask for `default`" if put_back else "if it has left anything half done, that is put back now"
     hint = f"{next_step}; this is a bug, of flavourd or of the driver that it asked"
     return Outcome(request, Kind.LOST, request.wanted, code=Code.INTERNAL, sentence=str(died), hint=hint)

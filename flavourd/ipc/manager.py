@@ -72,7 +72,9 @@ class Manager(VarlinkInterface, name=INTERFACE):
         async with self._listing:
             self._next_list = None
             flavours, index = self._desk.flavours, self._desk.index()
-            return await self._desk.look(partial(looks.all_devices, self._desk.host, self._survey, flavours, index))
+            return await self._desk.sight.look(
+                partial(looks.all_devices, self._desk.host, self._survey, flavours, index)
+            )
 
     @varlinkmethod
     async def Describe(self, *, device: str) -> Description:
@@ -81,11 +83,11 @@ class Manager(VarlinkInterface, name=INTERFACE):
         try:
             if id_ in desk.turns.steps:
                 raise FlavourError(Code.STUCK, f"{id_} is being switched")
-            description: Description = await desk.look_at(id_, partial(look, complete=True))
+            description: Description = await desk.sight.look_at(id_, partial(look, complete=True))
         except FlavourError as error:
             if error.code is not Code.STUCK:
                 raise
-            description = await desk.look(partial(look, complete=False))
+            description = await desk.sight.look(partial(look, complete=False))
         description["device"] = self._with_state(description["device"])
         description["last"] = next(iter(self._history.last(1, str(id_))), None)
         return description
@@ -107,7 +109,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
     async def _plan(self, request: Request) -> wire.Plan:
         work = partial(explain, request, self._desk.host, self._desk.rules())
         try:
-            return wire.Plan.of(await self._desk.look_at(request.device, work))
+            return wire.Plan.of(await self._desk.sight.look_at(request.device, work))
         except FlavourError as error:
             if error.code is Code.NO_DEVICE:
                 raise

@@ -30,7 +30,7 @@ _FLOORS = {
     "knowledge": {"candidates", "iommu", "policy", "inventory", "guards", "disk_guards"},
     "decision": {"plan"},
     "action": {"host", "rebind", "switch", "together", "answer", "worker"},
-    "service": {"uevents", "turns", "logs", "desk", "ipc", "service"},
+    "service": {"uevents", "turns", "sight", "aftercare", "logs", "desk", "ipc", "service"},
     "start": {"__main__"},
     "people": {"cli"},
 }
