@@ -300,9 +300,26 @@ def test_with_wrong_flavours_it_does_not_start_and_says_why(vm: Machine) -> None
 
 
 def test_unit_and_rules_are_clean_to_systemd_and_udev_themselves(vm: Machine) -> None:
-    assert vm.run("systemd-analyze verify --man=no flavourd.service flavourd.socket 2>&1").out == ""
+    units = "flavourd.service flavourd.socket flavourd-processes.service flavourd-processes.socket"
+    assert vm.run(f"systemd-analyze verify --man=no {units} 2>&1").out == ""
     assert "Fail:    0" in vm.run("udevadm verify /usr/lib/udev/rules.d/90-flavourd.rules").out
-    print(vm.run("systemd-analyze security flavourd --no-pager | tail -1").out)
+
+
+@pytest.mark.parametrize("unit", ["flavourd", "flavourd-processes"])
+def test_little_is_left_to_who_breaks_in(vm: Machine, unit: str) -> None:
+    told = vm.run(f"systemd-analyze security {unit}.service --no-pager | tail -1").out
+    print(told)
+    assert float(told.partition(": ")[2].split()[0]) <= 2.5
+
+
+def test_daemon_and_workers_have_no_capability_that_they_do_not_need(vm: Machine) -> None:
+    variant(vm, delay_ms=3000)
+    send(vm, E1000E, "vfio")
+    vm.wait_for("[ $(cat /sys/module/test_vfio_pci/parameters/probes) = 1 ]")
+    pid = daemon(vm)
+    for process in (pid, int(vm.run(f"pgrep -P {pid}").out)):
+        bits = int(vm.run(f"grep CapEff /proc/{process}/status").out.split()[1], 16)
+        assert {number for number in range(64) if bits >> number & 1} == {12, 16, 34}  # NET_ADMIN, SYS_MODULE, SYSLOG
 
 
 def test_the_journal_explains_the_messages(vm: Machine) -> None:
