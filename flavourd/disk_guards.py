@@ -91,6 +91,12 @@ def _taken_down(volume: Volume) -> str:
             return f"echo 1 > /sys/block/{volume.name}/bcache/stop"
         case Layer.ZFS:
             return f"zpool export {quoted(volume.name)}"
+        case Layer.LOOP:
+            return f"losetup -d {_node(volume)}"
+        case Layer.EXPORT:
+            return "end that export, with targetcli or nvmetcli"
+        case Layer.JOURNAL:
+            return "umount that filesystem; see findmnt"
         case _:
             return f"take {_node(volume)} down"
 

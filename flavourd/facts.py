@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flavourd.device import DeviceId
-from flavourd.use import Process
+from flavourd.use import Guard, Process
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Layer(StrEnum):
     MD = "RAID"
     BCACHE = "bcache volume"
     ZFS = "ZFS pool"
+    LOOP = "loop device"
+    EXPORT = "export"  # to other hosts, by the kernel itself
+    JOURNAL = "journal"  # of a filesystem on another disk
     PARTITION = "partition"  # of one of the others
     OTHER = "volume"
 
@@ -111,13 +114,25 @@ class Holder:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """What somebody may use without having been seen. guard: whose look it was. what: nodes, disks or interfaces. why:
+    a clause, `open files of x (pid 7) could not be looked at`.
+    """
+
+    guard: Guard
+    what: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
 class Use:
     """What the host uses one device for.
 
     driver: what holds it. away: its driver's interfaces are in another network namespace. console: the framebuffer on
     it that the kernel's console uses, as /proc/iomem or sysfs calls it. keyboards: names of all the host's keyboards,
     if they all are behind the device. domains: of libvirt's that have it and run. vfs: of a PF, those that are
-    enabled. unknown: what could not be looked at, in words.
+    enabled. nameless: it has a node in /dev, but nobody tells which. unseen: what may be in use; unknown: what
+    else could not be looked at, in words.
     """
 
     driver: str | None = None
@@ -132,4 +147,6 @@ class Use:
     holders: tuple[Holder, ...] = ()
     domains: tuple[str, ...] = ()
     vfs: "tuple[tuple[DeviceId, Use], ...]" = ()
+    nameless: bool = False
+    unseen: tuple[Unseen, ...] = ()
     unknown: tuple[str, ...] = ()

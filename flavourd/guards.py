@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from flavourd.device import DeviceId
 from flavourd.disk_guards import disk_findings
-from flavourd.facts import Use
+from flavourd.facts import Unseen, Use
 from flavourd.use import Finding, Guard, Process
 from flavourd.wording import listed, printable, quoted, verb
 
@@ -39,8 +39,8 @@ def _of_one(use: Use) -> Iterator[Finding]:
         yield Finding(
             Guard.DISPLAY,
             f"the host's console is on it ({use.console})",
-            "stop the display manager and `echo 0 > /sys/class/vtconsole/vtcon1/bind`;"
-            " for the firmware's framebuffer boot with video=efifb:off",
+            "stop the display manager and `echo 0 > /sys/class/vtconsole/vtconN/bind`, where `name` beside it says"
+            " frame buffer; for the firmware's framebuffer boot with video=efifb:off",
         )
     if use.keyboards:
         yield Finding(
@@ -49,6 +49,7 @@ def _of_one(use: Use) -> Iterator[Finding]:
             "plug a keyboard in elsewhere, or make sure that the host can be reached over the network",
         )
     yield from _held(use)
+    yield from map(_unseen, use.unseen)
 
 
 def _open(use: Use) -> Iterator[Finding]:
@@ -56,6 +57,12 @@ def _open(use: Use) -> Iterator[Finding]:
         nodes = [one.node for one in use.opened]
         processes = tuple(dict.fromkeys(process for one in use.opened for process in one.processes))
         yield Finding(Guard.OPEN, f"{listed(nodes)} {verb(nodes, 'is', 'are')} open", _stop(processes), processes)
+    if use.nameless:
+        yield Finding(
+            Guard.OPEN,
+            "it may be open: /proc/driver/nvidia/gpus does not tell its node in /dev",
+            "end what uses NVIDIA cards, `systemctl stop nvidia-persistenced` first",
+        )
 
 
 # --- interfaces
@@ -138,6 +145,20 @@ def _held(use: Use) -> Iterator[Finding]:
             f"domain {domain} of libvirt has it",
             f"shut it down (`virsh shutdown {quoted(domain)}`) or take the device from it with `virsh detach-device`",
         )
+
+
+def _unseen(one: Unseen) -> Finding:
+    """What cannot be looked at counts as being used."""
+    names = listed(one.what)
+    words = {
+        Guard.OPEN: f"{names} may be open",
+        Guard.MOUNTED: f"a filesystem on {names} may be mounted",
+        Guard.ROUTE: f"a default route may lead through {names}",
+    }
+    hint = "see `systemctl status flavourd-processes.socket flavourd-processes.service`"
+    if one.guard is Guard.ROUTE:
+        hint = "see `ip route show default`, and ask again"
+    return Finding(one.guard, f"{words.get(one.guard, 'it may be held through VFIO')}: {one.why}", hint)
 
 
 def _stop(processes: tuple[Process, ...]) -> str:

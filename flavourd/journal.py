@@ -24,7 +24,7 @@ from flavourd.record import Record, changed, step
 from flavourd.request import Origin, Request
 
 _LONGEST = 1 << 24  # bytes; none of our files comes near it
-_LATEST = 1e11  # seconds since the epoch that still make a date
+_LATEST = 1e11  # seconds since boot from which a date can still be reckoned
 
 
 class Journal:

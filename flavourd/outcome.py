@@ -121,8 +121,10 @@ class Outcome:
                 head = f"{device} was in flavour {self.flavour} already: {self._holder()}"
             case Kind.REFUSED:
                 about = self.sentence if str(device) in self.sentence else f"{device}: {self.sentence}"
-                put_back = self.request.origin is Origin.PUT_BACK
-                head = f"{about}; {'it is still half switched' if put_back else 'nothing was touched'}"
+                # Of a put-back that was overtaken, or whose device is gone, nothing is half switched any more.
+                nothing_left = self.code in (Code.OVERTAKEN, Code.NO_DEVICE)
+                half_switched = self.request.origin is Origin.PUT_BACK and not nothing_left
+                head = f"{about}; {'it is still half switched' if half_switched else 'nothing was touched'}"
             case Kind.UNDONE:
                 head = (
                     f"{device} did not take flavour {self.flavour} and is as it was, {self._holder()}: {self.sentence}"

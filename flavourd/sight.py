@@ -4,6 +4,7 @@
 import asyncio
 from collections.abc import Callable, Collection
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
@@ -22,7 +23,9 @@ class Sight:
     def __init__(self, stuck: Collection[DeviceId]) -> None:
         self._stuck = stuck
         self._at_one, self._at_all = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_AT_ONCE)
-        self._alone: dict[DeviceId, asyncio.Lock] = {}
+        self._alone: WeakValueDictionary[DeviceId, asyncio.Lock] = (
+            WeakValueDictionary()
+        )  # while anybody holds or awaits
         self._asleep: set[DeviceId] = set()
 
     async def look(self, work: Callable[[], T]) -> T:
@@ -36,15 +39,11 @@ class Sight:
         FlavourError(STUCK) if it does, from then on at once.
         """
         alone = self._alone.setdefault(device, asyncio.Lock())  # one that sleeps must not take all slots
-        try:
-            async with alone, self._at_one:
-                if device in self._stuck or device in self._asleep:
-                    hint = "it heals when the kernel lets go"
-                    raise FlavourError(Code.STUCK, f"{device} is stuck in the kernel", hint)
-                return await self.at_once(work, device)
-        finally:
-            if not alone.locked():
-                self._alone.pop(device, None)
+        async with alone, self._at_one:
+            if device in self._stuck or device in self._asleep:
+                hint = "it heals when the kernel lets go"
+                raise FlavourError(Code.STUCK, f"{device} is stuck in the kernel", hint)
+            return await self.at_once(work, device)
 
     async def at_once(self, work: Callable[[], T], device: DeviceId | None = None, seconds: float = _SECONDS) -> T:
         """As `look`, without waiting for others who look. device: that may send it to sleep."""

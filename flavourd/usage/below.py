@@ -43,15 +43,13 @@ class Node:
 
 @dataclass
 class Below:
-    """networks: for each directory of interfaces the names in it: none if they are in another network namespace. The
-    directory stays as long as an interface is in it (drivers/base/core.c:cleanup_glue_dir()), while its content is that
-    of the namespace which sysfs was mounted in.
-
-    complete: False if there was more than could be looked at.
+    """networks: names of interfaces. away: further ones are in another network namespace. complete: False if there was
+    more than could be looked at.
     """
 
     nodes: list[Node] = field(default_factory=list)
-    networks: list[tuple[str, ...]] = field(default_factory=list)
+    networks: list[str] = field(default_factory=list)
+    away: bool = False
     complete: bool = True
 
     def disks(self) -> list[str]:
@@ -89,7 +87,9 @@ def below(place: str, classes: str) -> Below:
             found.nodes.append(one)
         for path in inner:
             if path.endswith("/net"):
-                found.networks.append(peek.names(path))
+                names = peek.names(path)
+                found.networks += names
+                found.away = found.away or not names or _subdirectories(path) > len(names)
             else:
                 todo.append(path)
     if any(node.kind == "nvme" for node in found.nodes):
@@ -101,6 +101,16 @@ def below(place: str, classes: str) -> Below:
 def _node(place: str) -> Node | None:
     number, kind = peek.text(f"{place}/dev"), peek.target(f"{place}/subsystem")
     return Node(kind, place.rpartition("/")[2], number, place) if number and kind else None
+
+
+def _subdirectories(net: str) -> int:
+    """The directory stays as long as an interface is in it (drivers/base/core.c:cleanup_glue_dir()). What is listed are
+    those of the namespace which sysfs was mounted in, what is counted are all (fs/kernfs/inode.c:set_nlink()).
+    """
+    try:
+        return os.stat(net).st_nlink - 2  # noqa: PTH116
+    except OSError:
+        return 0
 
 
 def _several_ways(place: str, classes: str) -> list[Node]:

@@ -2,62 +2,61 @@
 """Who has which files of a device open: its VFIO group or node, its nodes in /dev, its sockets. One scan of /proc."""
 
 import os
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
-from typing import TypeVar
 
 from flavourd.facts import Holder
-from flavourd.usage.processes import VFIO_DEVICE, OpenFile, Processes
+from flavourd.usage.ask import Processes
+from flavourd.usage.scan import CDEV, DELETED, VFIO_DEVICE, OpenFile, Wanted
 from flavourd.use import Process
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-_CDEV = "/dev/vfio/devices/"
-_GROUPS = "/dev/vfio/"
-_CONTAINER = "/dev/vfio/vfio"
-# They look at every node for a moment, and are asked to wait by nobody.
-_PASSING = ("systemd-udevd", "(udev-worker)", "udevadm")
+# They, and what they run, look at every node for a moment, and are asked to wait by nobody.
+_PASSING, _PASSING_UNIT = ("systemd-udevd", "(udev-worker)", "udevadm"), "systemd-udevd.service"
 # It listens for the power key on every keyboard that has one, and bears to lose it.
 _INPUT, _WAITS_FOR_KEYS = "/dev/input/", "systemd-logind"
+_SOCKETS = 1000  # of more, who has the others is not asked
 
 
 class Held:
-    """One look: all processes are scanned once, when that is needed first; for sockets once more.
-
-    unknown: processes whose open files could not be looked at, if any were.
-    """
+    """One look: all processes are scanned once, when somebody is asked for first; `expect` tells before for whom."""
 
     def __init__(self, processes: Processes) -> None:
         self._everyone = processes
         self._own = {os.getpid(), os.getppid()}
-        self.unknown: tuple[Process, ...] = ()
+        self._nodes: dict[str, str | None] = {}
+        self._sockets: set[str] = set()
+        self._places: set[str] = set()
 
-    def through_vfio(self, place: str, group: str | None, nodes: Collection[str]) -> tuple[Holder, ...]:
-        """place: the device's path from /sys on, as the kernel tells it. group: name of its IOMMU group. nodes: names
-        in its vfio-dev directory.
+    def expect(
+        self, nodes: Mapping[str, str | None] | None = None, sockets: Iterable[str] = (), place: str | None = None
+    ) -> None:
+        """nodes: see Wanted. sockets: inodes. place: of a device that may be open through VFIO, see through_vfio()."""
+        self._nodes |= nodes or {}
+        self._sockets.update(sockets)
+        self._places |= {place} if place else set()
+
+    @property
+    def missed(self) -> str:
+        """Whose open files could not be looked at, in words; "" if there is nobody, or nothing was to be looked at."""
+        return self._look[1]
+
+    def through_vfio(self, place: str, nodes: Mapping[str, str | None], here: bool) -> tuple[Holder, ...]:
+        """place: the device's path from /sys on, as the kernel tells it. nodes: its group's, and its own. here: it has
+        a node of its own; that of a device which is being released has gone already, and its number with it.
 
         A group that is open counts though none of its devices may be: a native driver cannot bind meanwhile.
         """
-        groups = {f"{_GROUPS}{group}", f"{_GROUPS}noiommu-{group}"} if group is not None else set()
         found: dict[Process, bool] = {}
-        for process, files in self._users_of_vfio.items():
-            # On a kernel that does not tell an open device's name, the group or node that is open beside it does.
-            nameless = not any(one.target.startswith(_GROUPS) and one.target != _CONTAINER for one in files)
-            for one in files:
-                if (certain := _ours(one, place, groups, nodes, nameless)) is not None:
-                    found[process] = found.get(process, False) or certain
-        return tuple(Holder(process, certain) for process, certain in found.items() if process.name not in _PASSING)
+        for one in self._files:
+            if (certain := _ours(one, place, nodes, here)) is not None:
+                found[one.process] = found.get(one.process, False) or certain
+        return tuple(Holder(process, certain) for process, certain in found.items() if _stays(process))
 
-    def openers(self, nodes: Mapping[str, str]) -> dict[str, tuple[Process, ...]]:
-        """Who has which of these nodes open; those that nobody has are left out.
-
-        nodes: by path in /dev the number, as Procfs.device_number() tells it.
-        """
+    def openers(self, nodes: Mapping[str, str | None]) -> dict[str, tuple[Process, ...]]:
+        """Who has which of these nodes open; those that nobody has are left out. nodes: see Wanted."""
         found = {}
         for path, number in nodes.items():
-            processes = _sorted([*self._by_name.get(path, ()), *self._by_number.get(number, ())])
+            processes = _sorted([one.process for one in self._named.get((path, number), ())])
             if path.startswith(_INPUT):
                 processes = tuple(one for one in processes if one.name != _WAITS_FOR_KEYS)
             if processes:
@@ -67,54 +66,49 @@ class Held:
     def users(self, sockets: Collection[str]) -> tuple[Process, ...]:
         """sockets: inodes."""
         targets = {f"socket:[{inode}]" for inode in sockets}
-        found, refused = self._everyone.sockets()
-        self.unknown = self.unknown or refused
-        return _sorted(one.process for one in found if one.target in targets)
+        return _sorted(one.process for one in self._files if one.target in targets)
 
     # ---
 
     @cached_property
-    def _nodes(self) -> list[OpenFile]:
-        found, refused = self._everyone.nodes()
-        self.unknown = self.unknown or refused
-        return [one for one in found if one.process.pid not in self._own]
+    def _look(self) -> tuple[list[OpenFile], str]:
+        if not self._nodes and not self._sockets and not self._places:
+            return [], ""
+        found, missed = self._everyone.files(
+            Wanted(self._nodes, sorted(self._sockets)[:_SOCKETS], sorted(self._places))
+        )
+        return [one for one in found if one.process.pid not in self._own], missed
+
+    @property
+    def _files(self) -> list[OpenFile]:
+        return self._look[0]
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Process]]:
-        return _grouped((one.target, one.process) for one in self._nodes)
-
-    @cached_property
-    def _by_number(self) -> dict[str, list[Process]]:
-        """Whatever the node is called for them."""
-        return _grouped((one.node, one.process) for one in self._nodes if one.node)
-
-    @cached_property
-    def _users_of_vfio(self) -> dict[Process, list[OpenFile]]:
-        return _grouped((one.process, one) for one in self._nodes if one.target.startswith((_GROUPS, VFIO_DEVICE)))
+    def _named(self) -> dict[tuple[str, str | None], list[OpenFile]]:
+        """Those of each node, whatever it is called for them."""
+        found: dict[tuple[str, str | None], list[OpenFile]] = {}
+        paths: dict[str | None, str] = {number: path for path, number in self._nodes.items() if number}
+        for one in self._files:
+            path = paths.get(one.node, one.target)
+            if path in self._nodes and one.is_of(path, self._nodes[path]):
+                found.setdefault((path, self._nodes[path]), []).append(one)
+        return found
 
 
-def _ours(one: OpenFile, place: str, groups: Collection[str], nodes: Collection[str], nameless: bool) -> bool | None:
+def _ours(one: OpenFile, place: str, nodes: Mapping[str, str | None], here: bool) -> bool | None:
     """True: this is the device. None: it is not. False: that cannot be told."""
-    if one.target in groups:
-        return True
-    cdev = one.target.startswith(_CDEV)
-    if not cdev and one.target != VFIO_DEVICE:
-        return None
     if one.device:
         return True if one.device == place else None
-    if cdev:
-        name = one.target.removeprefix(_CDEV)
-        # The node of a device that is being released has gone already, and its number with it.
-        return True if name in nodes else False if name.endswith(" (deleted)") and not nodes else None
-    return False if nameless else None
-
-
-def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
-    found = defaultdict(list)
-    for key, value in pairs:
-        found[key].append(value)
-    return dict(found)
+    if one.target == VFIO_DEVICE:
+        return False
+    if any(one.is_of(path, number) for path, number in nodes.items()):
+        return True
+    return False if one.target.startswith(CDEV) and one.target.endswith(DELETED) and not here else None
 
 
 def _sorted(processes: Iterable[Process]) -> tuple[Process, ...]:
-    return tuple(sorted({one for one in processes if one.name not in _PASSING}, key=lambda one: one.pid))
+    return tuple(sorted(set(filter(_stays, processes)), key=lambda one: one.pid))
+
+
+def _stays(process: Process) -> bool:
+    return process.unit != _PASSING_UNIT and process.name not in _PASSING

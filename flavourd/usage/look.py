@@ -9,7 +9,7 @@ looked at once, if at all.
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,20 +17,19 @@ from pathlib import Path
 from flavourd.device import DeviceId
 from flavourd.facts import Holder, Opened, Sessions, Use, Volume
 from flavourd.usage import peek, rtnetlink
-from flavourd.usage.below import Below, below
+from flavourd.usage.ask import Processes
 from flavourd.usage.console import Console
 from flavourd.usage.held import Held
 from flavourd.usage.libvirt import Libvirt
 from flavourd.usage.network import Network
-from flavourd.usage.processes import Processes
+from flavourd.usage.part import Part, part
 from flavourd.usage.procfs import Procfs
 from flavourd.usage.rtnetlink import Tables
 from flavourd.usage.storage import Storage
+from flavourd.usage.unseen import files_of, mounts_of, unseen
 from flavourd.use import Process
 
 _VIRTUAL_FUNCTION = re.compile(r"virtfn([0-9]+)")
-# Clocks: who follows one finds another, and no data is lost.
-_HARMLESS = frozenset({"ptp", "pps", "rtc"})
 
 
 class Usage:
@@ -56,15 +55,15 @@ class _Look:
     """One look at a device and its VFs: what they share is read once."""
 
     def __init__(self, root: Path, tables: Callable[[], Tables]) -> None:
-        self._sys = f"{os.path.realpath(root).rstrip('/')}/sys"
         self._root = root
-        procfs = Procfs(root)
+        self._whole = os.path.realpath(root).rstrip("/")
+        self._sys = f"{self._whole}/sys"
+        self._procfs = Procfs(root)
         processes = Processes(root)
         self._held = Held(processes)
-        self._storage = Storage(root, procfs, processes)
-        self._network = Network(root, procfs, tables)
-        self._console = Console(root, procfs)
-        self._whole = True
+        self._storage = Storage(root, self._procfs, processes)
+        self._network = Network(root, self._procfs, tables)
+        self._console = Console(root, self._procfs)
         self._unreadable: tuple[str, ...] = ()
 
     def use(self, device: DeviceId) -> Use:
@@ -74,70 +73,69 @@ class _Look:
         found = map(_VIRTUAL_FUNCTION.fullmatch, peek.names(place))
         links = sorted((int(match[1]), match[0]) for match in found if match)
         vfs = [DeviceId(device.bus, name) for _, link in links if (name := peek.target(f"{place}/{link}"))]
-        uses = tuple((vf, self._one(vf, home)) for vf in vfs if (home := self._place(vf)))
-        use = self._one(device, place)
-        return replace(use, vfs=uses, unknown=tuple(self._unknown()))
+        parts = [self._part(device, place), *(self._part(vf, home) for vf in vfs if (home := self._place(vf)))]
+        for each in parts:
+            self._held.expect({**each.nodes, **each.volume_nodes}, _sockets(each))
+            if each.pinned:
+                self._held.expect(each.vfio_nodes, place=each.path)
+        own, *others = map(self._one, parts)
+        uses = tuple(zip((each.device for each in parts[1:]), others, strict=True))
+        return replace(own, vfs=uses, unknown=tuple(self._unknown(parts, (own, *others))))
 
     def holders(self, device: DeviceId) -> tuple[Process, ...]:
         if not (place := self._place(device)):
             return ()
-        through = [holder.process for holder in self._through_vfio(place)]
-        opened = self._opened(below(place, f"{self._sys}/class"))
-        return tuple(dict.fromkeys([*through, *(process for one in opened for process in one.processes)]))
+        each = self._part(device, place)
+        self._held.expect({**each.nodes, **each.vfio_nodes}, place=each.path)
+        opened = [process for processes in self._held.openers(each.nodes).values() for process in processes]
+        return tuple(dict.fromkeys([*(one.process for one in self._holders(each)), *opened]))
 
     # ---
 
-    def _one(self, device: DeviceId, place: str) -> Use:
-        driver = peek.target(f"{place}/driver")
-        found = below(place, f"{self._sys}/class")
-        self._whole = self._whole and found.complete
-        interfaces = tuple(self._network.interface(name) for names in found.networks for name in names)
-        stack = self._network.above(interface.name for interface in interfaces)
-        vfio = driver is not None and (bool(peek.names(f"{place}/vfio-dev")) or "vfio" in driver)
-        return Use(
-            driver=driver,
-            volumes=self._volumes(found.disks()),
-            opened=self._opened(found),
-            interfaces=interfaces,
-            away=driver is not None and () in found.networks,
-            routes=tuple(self._network.routes(stack)) if stack else (),
-            sessions=self._sessions(stack) if stack else (),
-            console=self._console.on(device.name, place, found.nodes),
-            # Keyboards have nodes, and most devices none.
-            keyboards=self._console.only_keyboards(place) if any(one.kind == "input" for one in found.nodes) else (),
-            holders=self._through_vfio(place) if vfio and _used(place) else (),
-            # A device with a native driver is in no domain.
-            domains=self._domains.get(device.name, ()) if vfio or driver is None else (),
-        )
+    def _part(self, device: DeviceId, place: str) -> Part:
+        return part(device, place, self._whole, self._procfs, self._network, self._storage)
 
-    def _volumes(self, disks: Collection[str]) -> tuple[Volume, ...]:
-        if not disks:
+    def _one(self, each: Part) -> Use:
+        use = Use(
+            driver=each.driver,
+            volumes=self._volumes(each),
+            opened=tuple(Opened(*one) for one in sorted(self._held.openers(each.nodes).items())),
+            interfaces=tuple(map(self._network.interface, each.found.networks)),
+            away=each.driver is not None and each.found.away,
+            routes=tuple(self._network.routes(each.stack)) if each.stack else (),
+            sessions=tuple(self._sessions(each)),
+            console=self._console.on(each.device.name, each.place, each.found.nodes),
+            # Keyboards have nodes, and most devices none.
+            keyboards=self._keyboards(each),
+            nameless=each.blind,
+            holders=self._holders(each) if each.pinned else (),
+            # A device with a native driver is in no domain.
+            domains=self._domains.get(each.device.name, ()) if each.flavoured or each.driver is None else (),
+        )
+        return replace(use, unseen=tuple(unseen(each, use, self._held, self._storage, self._network)))
+
+    def _volumes(self, each: Part) -> tuple[Volume, ...]:
+        if not (disks := each.found.disks()):
             return ()
-        numbers = {name: self._storage.number(name) for name in self._storage.above(disks) if name not in disks}
-        nodes = {f"/dev/{name.replace('!', '/')}": f"b{number}" for name, number in numbers.items() if number}
-        found = self._held.openers(nodes) if nodes else {}
+        found = self._held.openers(each.volume_nodes)
         openers = {node.removeprefix("/dev/").replace("/", "!"): processes for node, processes in found.items()}
         return tuple(self._storage.volumes(disks, openers))
 
-    def _opened(self, found: Below) -> tuple[Opened, ...]:
-        nodes = {one.path(): one.device_number() for one in found.nodes if one.kind not in _HARMLESS}
-        return tuple(Opened(*one) for one in sorted(self._held.openers(nodes).items())) if nodes else ()
-
-    def _sessions(self, stack: Mapping[str, tuple[str, ...]]) -> tuple[Sessions, ...]:
-        return tuple(
-            Sessions(
+    def _sessions(self, each: Part) -> Iterator[Sessions]:
+        for name, some in sorted(each.connections.items()):
+            yield Sessions(
                 interface=name,
-                own=stack[name],
+                own=each.stack[name],
                 peers=tuple(dict.fromkeys(str(one.remote) for one in some)),
                 count=len(some),
                 processes=self._held.users({one.inode for one in some}),
             )
-            for name, some in sorted(self._network.connections(stack).items())
-        )
 
-    def _through_vfio(self, place: str) -> tuple[Holder, ...]:
-        kernels = place.removeprefix(self._sys.removesuffix("/sys"))
-        return self._held.through_vfio(kernels, peek.target(f"{place}/iommu_group"), peek.names(f"{place}/vfio-dev"))
+    def _keyboards(self, each: Part) -> tuple[str, ...]:
+        return self._console.only_keyboards(each.place) if any(one.kind == "input" for one in each.found.nodes) else ()
+
+    def _holders(self, each: Part) -> tuple[Holder, ...]:
+        return self._held.through_vfio(each.path, each.vfio_nodes, each.cdev)
 
     @cached_property
     def _domains(self) -> dict[str, tuple[str, ...]]:
@@ -151,17 +149,17 @@ class _Look:
                 return os.path.realpath(place)
         return ""
 
-    def _unknown(self) -> Iterator[str]:
-        if not self._whole:
+    def _unknown(self, parts: Sequence[Part], uses: Sequence[Use]) -> Iterator[str]:
+        told = {one.why for use in uses for one in use.unseen}
+        if not all(each.found.complete for each in parts):
             yield "all that stands below it: there is too much"
-        if refused := self._held.unknown:
-            more = f" and {len(refused) - 1} more processes" if len(refused) > 1 else ""
-            yield f"open files of {refused[0]}{more}: /proc/PID/fd may not be read"
-        yield from self._storage.unknown
-        yield from self._network.unknown
+        if self._held.missed and (files := files_of(self._held)) not in told:
+            yield f"who uses what: {files}"
+        if self._storage.missed and (mounts := mounts_of(self._storage)) not in told:
+            yield f"what is mounted: {mounts}"
+        yield from (words for words in self._network.unknown if words not in told)
         yield from (f"which domain of libvirt {file} is about" for file in self._unreadable)
 
 
-def _used(place: str) -> bool:
-    """An open vfio device pins its driver's module (vfio_df_device_first_open()); a built-in one has no counter."""
-    return peek.text(f"{place}/driver/module/refcnt") != "0"
+def _sockets(each: Part) -> set[str]:
+    return {one.inode for some in each.connections.values() for one in some}

@@ -15,6 +15,7 @@ from flavourd.usage.procfs import Procfs
 from flavourd.usage.rtnetlink import Address, Tables
 
 _ESTABLISHED = "01"
+_UP = 1  # IFF_UP
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,24 @@ class Connection:
 
 
 class Network:
-    """One look; tables are read once, when they are needed first. unknown: what could not be read, in words."""
+    """One look; tables are read once, when they are needed first. unknown: what could not be read, in words; unasked:
+    that it is routes and addresses, "" if they are known.
+    """
 
     def __init__(self, root: Path, procfs: Procfs, tables: Callable[[], Tables]) -> None:
         self._classes = str(root / "sys/class/net")
         self._procfs = procfs
         self._ask = tables
         self.unknown: list[str] = []
+        self.unasked = ""
 
     def interface(self, name: str) -> Interface:
         return Interface(name, tuple(Upper(upper, self._kind(upper)) for upper in self._uppers(name)))
+
+    def is_up(self, name: str) -> bool:
+        """It may carry something, as far as that can be told."""
+        flags = peek.text(f"{self._classes}/{name}/flags")
+        return flags is None or bool(int(flags, 16) & _UP)
 
     def above(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """These interfaces and all that stands on them, with those of these that each stands on."""
@@ -103,7 +112,8 @@ class Network:
         try:
             tables = self._ask()
         except OSError as error:
-            self.unknown.append(f"routes and addresses: {error.strerror or error}")
+            self.unasked = f"routes and addresses: {error.strerror or error}"
+            self.unknown.append(self.unasked)
             return Tables()
         if any(route.interface is None for route in tables.routes):
             self.unknown.append("where a default route leads that only a nexthop object tells")

@@ -1,182 +1,100 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What other processes have open, and what is mounted for them.
+"""flavourd-processes: look into all processes for those who ask on the socket that systemd has passed.
 
-To look there takes capabilities with which one could read every secret of the host, and the daemon does not have them:
-flavourd-processes.service has, and answers on a socket of its own (`main`). Where nobody answers, the
-look is taken from here, and tells that it could not see everything.
+A question is a line of JSON, `{"files": {"nodes": …, "sockets": …, "vfio": …}}` (scan.py, Wanted) or `{"mounts": {}}`,
+and so is its answer: `{"found": […], "missed": "…"}`. All that was asked before a look begins is answered by that one.
 """
 
 import json
-import os
 import select
+import signal
 import socket
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from io import BufferedRWPair
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
-from flavourd.usage.procfs import MountLine, Procfs
-from flavourd.use import Process
+from flavourd.usage import mountinfo, scan
+from flavourd.usage.ask import line_of
+from flavourd.usage.procfs import Procfs
+from flavourd.usage.scan import Wanted
 
-VFIO_DEVICE = "anon_inode:[vfio-device]"
-
-_NODES = ("/dev/", VFIO_DEVICE)
-_GROUPS = "/dev/vfio/"
-# Many have these open, and nobody cares.
-_COMMON = ("/dev/pts/", "/dev/null")
-_SOCKET = "socket:["
-_DEVICE = "vfio-device-syspath"
-_SECONDS = 20
 _IDLE_SECONDS = 30
-_LONGEST_QUESTION = 100
+_LIFE_SECONDS = 240  # less than RuntimeMaxSec= of the unit
+# Whoever comes while a look is taken waits for that one and his own.
+_LOOK_SECONDS = 5
+_HANG_SECONDS = 2  # beyond that
+_LONGEST_QUESTION = 8 << 20
+_MOUNTS: dict[str, object] = {"mounts": {}}
 _PASSED = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 
-
-@dataclass(frozen=True)
-class OpenFile:
-    """target: the text of its link: a path or `anon_inode:[NAME]`, `socket:[INODE]`. node: its number, as
-    Procfs.device_number() tells it. device: path of an open VFIO device, `/sys/…`, where the kernel tells it
-    (vfio_device_show_fdinfo(), Linux 6.18).
-    """
-
-    process: Process
-    target: str
-    node: str | None = None
-    device: str | None = None
-
-
-@dataclass(frozen=True)
-class MountTable:
-    """What is mounted in one mount namespace. process: one that is in it; None: it is the host's own."""
-
-    process: Process | None
-    lines: tuple[MountLine, ...]
-
-
-class Processes:
-    """All questions of one look go to one process of that service."""
-
-    def __init__(self, root: Path = Path("/")) -> None:
-        self._procfs = Procfs(root)
-        self._socket = str(root / "run/flavourd/processes")
-        self._stream: BufferedRWPair | None = None
-
-    def nodes(self) -> tuple[tuple[OpenFile, ...], tuple[Process, ...]]:
-        """Nodes in /dev and VFIO devices that are open, and the processes that could not be looked at."""
-        return _files(self._ask("nodes"))
-
-    def sockets(self) -> tuple[tuple[OpenFile, ...], tuple[Process, ...]]:
-        """Sockets that are open, and the processes that could not be looked at."""
-        return _files(self._ask("sockets"))
-
-    def mounts(self) -> tuple[tuple[MountTable, ...], bool]:
-        """One table for each mount namespace, the host's first; and whether all could be read (see Procfs.mounts)."""
-        told = self._ask("mounts")
-        tables = (
-            MountTable(_process(one["process"]), tuple(MountLine(*line) for line in one["lines"]))
-            for one in told["found"]
-        )
-        return tuple(tables), told["complete"]
-
-    def _ask(self, question: str) -> dict[str, Any]:
-        for _ in range(2):  # it may have ended, idle, in this very moment
-            try:
-                stream = self._stream = self._stream or self._connected()
-                stream.write(f"{question}\n".encode())
-                stream.flush()
-                told: dict[str, Any] = json.loads(stream.readline())
-                return told
-            except (OSError, ValueError):
-                self._stream = None
-        return _QUESTIONS[question](self._procfs)
-
-    def _connected(self) -> BufferedRWPair:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(_SECONDS)
-            sock.connect(self._socket)
-            return sock.makefile("rwb")
+# None: what is mounted.
+_Asked = list[tuple[socket.socket, Wanted | None]]
 
 
 def main() -> int:
-    """Answer on the socket that systemd has passed: to each line, a question, by a line of JSON. Ends when nobody asks.
-
-    All in turn: there are few who ask, and who does not read his answer is dropped.
-    """
-    listener = socket.socket(fileno=_PASSED)
-    asking: dict[socket.socket, bytes] = {}
-    while ready := select.select([listener, *asking], [], [], _IDLE_SECONDS)[0]:
-        for sock in ready:
-            if sock is listener:
-                caller, _ = listener.accept()
-                caller.settimeout(_SECONDS)
-                asking[caller] = b""
-            elif (rest := _answered(sock, asking[sock])) is None:
-                sock.close()
-                del asking[sock]
-            else:
-                asking[sock] = rest
+    """Ends when nobody asks, and by SIGALRM where a file or filesystem does not answer: systemd starts it again."""
+    callers = _Callers(socket.socket(fileno=_PASSED))
+    end = time.monotonic() + _LIFE_SECONDS
+    while time.monotonic() < end and (asked := callers.questions()) is not None:
+        signal.alarm(_LOOK_SECONDS + _HANG_SECONDS)
+        answers = list(_answers([question for _, question in asked]))
+        signal.alarm(0)
+        callers.answer([sock for sock, _ in asked], answers)
     return 0
 
 
-def _answered(sock: socket.socket, came: bytes) -> bytes | None:
-    """What has come beyond the last whole line; None if that caller is done, or asks nonsense."""
-    try:
-        part = sock.recv(_LONGEST_QUESTION)
-        *questions, rest = (came + part).split(b"\n")
-        for question in questions:
-            found = _QUESTIONS[question.decode()](Procfs())
-            sock.sendall(f"{json.dumps(found)}\n".encode())
-    except (OSError, KeyError, ValueError):
-        return None
-    return rest if part and len(rest) < _LONGEST_QUESTION else None
+class _Callers:
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._came: dict[socket.socket, bytes] = {}
+
+    def questions(self) -> _Asked | None:
+        """All that are there, none if somebody has only come or gone; None if nobody has for some time."""
+        found: _Asked = []
+        patience: float = _IDLE_SECONDS
+        while ready := select.select([self._listener, *self._came], [], [], patience)[0]:
+            for sock in ready:
+                if sock is self._listener:
+                    caller, _ = sock.accept()
+                    caller.settimeout(_HANG_SECONDS)
+                    self._came[caller] = b""
+                    continue
+                try:
+                    found += [(sock, question) for question in self._read(sock)]
+                except (OSError, ValueError, TypeError, KeyError):
+                    self._drop(sock)
+            patience = 0
+        return None if patience else found
+
+    def answer(self, asked: Sequence[socket.socket], answers: Sequence[bytes]) -> None:
+        for sock, line in zip(asked, answers, strict=True):
+            try:
+                sock.sendall(line)
+            except OSError:  # he has gone, or does not read
+                self._drop(sock)
+
+    def _read(self, sock: socket.socket) -> list[Wanted | None]:
+        """Whole questions that have come. ValueError, TypeError or KeyError if he asks nonsense."""
+        if not (part := sock.recv(1 << 16)):
+            raise ConnectionError("he is done")
+        *lines, rest = (self._came[sock] + part).split(b"\n")
+        if len(rest) > _LONGEST_QUESTION:
+            raise ValueError("he talks too much")
+        self._came[sock] = rest
+        asked = map(json.loads, lines)
+        return [None if one == _MOUNTS else Wanted(**one["files"]) for one in asked]
+
+    def _drop(self, sock: socket.socket) -> None:
+        self._came.pop(sock, None)
+        with suppress(OSError):
+            sock.close()
 
 
-def _open_files(procfs: Procfs, wanted: Callable[[str], bool]) -> dict[str, Any]:
-    descriptors, refused = procfs.descriptors(wanted)
-    found = [
-        {
-            "process": one.pid,
-            "target": one.target,
-            "node": procfs.device_number(one) if one.target.startswith("/dev/") else None,
-            "device": procfs.descriptor_info(one, _DEVICE) if one.target.startswith((_GROUPS, VFIO_DEVICE)) else None,
-        }
-        for one in descriptors
-        if one.pid != os.getpid()
-    ]
-    pids = dict.fromkeys((*(one.pid for one in descriptors), *refused))
-    return {"found": found, "processes": [asdict(procfs.process(pid)) for pid in pids], "refused": refused}
-
-
-def _open_nodes(procfs: Procfs) -> dict[str, Any]:
-    return _open_files(procfs, lambda target: target.startswith(_NODES) and not target.startswith(_COMMON))
-
-
-def _open_sockets(procfs: Procfs) -> dict[str, Any]:
-    return _open_files(procfs, lambda target: target.startswith(_SOCKET))
-
-
-def _mounts(procfs: Procfs) -> dict[str, Any]:
-    tables, complete = procfs.mounts()
-    found = [
-        {
-            "process": None if table.pid is None else asdict(procfs.process(table.pid)),
-            "lines": [(line.device, line.path, line.kind, line.source) for line in table.lines],
-        }
-        for table in tables
-        if table.pid != os.getpid()
-    ]
-    return {"found": found, "complete": complete}
-
-
-_QUESTIONS = {"nodes": _open_nodes, "sockets": _open_sockets, "mounts": _mounts}
-
-
-def _files(told: dict[str, Any]) -> tuple[tuple[OpenFile, ...], tuple[Process, ...]]:
-    processes = {one["pid"]: Process(**one) for one in told["processes"]}
-    found = (OpenFile(**{**one, "process": processes[one["process"]]}) for one in told["found"])
-    return tuple(found), tuple(processes[pid] for pid in told["refused"])
-
-
-def _process(told: dict[str, Any] | None) -> Process | None:
-    return Process(**told) if told else None
+def _answers(questions: Sequence[Wanted | None]) -> Iterator[bytes]:
+    procfs, end = Procfs(), time.monotonic() + _LOOK_SECONDS
+    wants = [one for one in questions if one is not None]
+    mounts = line_of(*mountinfo.mounts(procfs, end)) if None in questions else b""
+    found, missed = scan.files(procfs, wants, end) if wants else ([], "")
+    files = iter(found)
+    for one in questions:
+        yield mounts if one is None else line_of(next(files), missed)

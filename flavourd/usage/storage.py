@@ -10,12 +10,15 @@ from functools import cached_property
 from pathlib import Path
 
 from flavourd.facts import Layer, Mount, Volume
-from flavourd.usage import peek
-from flavourd.usage.processes import Processes
-from flavourd.usage.procfs import MountLine, Procfs
+from flavourd.usage import exports, peek
+from flavourd.usage.ask import Processes
+from flavourd.usage.blocknames import BlockNames
+from flavourd.usage.mountinfo import MountLine
+from flavourd.usage.procfs import Procfs
 from flavourd.use import Process
 
 _LAYERS = {"LVM": Layer.LVM, "CRYPT": Layer.CRYPT, "mpath": Layer.MULTIPATH}
+_NAMED = {"bcache": Layer.BCACHE, "loop": Layer.LOOP}
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,16 @@ class _Mounted:
 
 
 class Storage:
-    """One look; tables are read once, when they are needed first. unknown: what could not be read, in words."""
+    """One look; tables are read once, when they are needed first. missed: whose mounts could not be looked at, in
+    words, "" if there is nobody.
+    """
 
     def __init__(self, root: Path, procfs: Procfs, processes: Processes) -> None:
         self._root = os.path.realpath(root).rstrip("/")
         self._blocks = f"{self._root}/sys/class/block"
+        self._names = BlockNames(self._root)
         self._procfs, self._processes = procfs, processes
-        self.unknown: list[str] = []
+        self.missed = ""
 
     def above(self, disks: Collection[str]) -> dict[str, set[str]]:
         """For each of these disks and partitions, and all that stands on them, on which of these it stands; names in
@@ -71,6 +77,9 @@ class Storage:
             )
         for pool, members in sorted(self._pools(disks).items()):
             yield Volume(pool, Layer.ZFS, tuple(map(_shown, sorted(members))))
+        for layer, title, name in self._beside_holders:
+            if name in stack:
+                yield Volume(title, layer, tuple(map(_shown, sorted(stack[name]))))
 
     # ---
 
@@ -79,7 +88,7 @@ class Storage:
         # A cache of bcache has no holders: it belongs to a set of backing devices, each of which is a bcacheN.
         caches = f"{place}/bcache/set"
         links = (f"{caches}/{entry}/dev" for entry in peek.names(caches) if entry.startswith("bdev"))
-        return [*peek.names(f"{place}/holders"), *filter(None, map(peek.target, links))]
+        return [*peek.names(f"{place}/holders"), *filter(None, map(peek.target, links)), *self._loops.get(name, ())]
 
     def _partitions(self, name: str) -> list[str]:
         place = f"{self._blocks}/{name}"
@@ -94,7 +103,7 @@ class Storage:
             return name, Layer.MD
         if os.path.exists(f"{place}/partition"):
             return _shown(name), Layer.PARTITION
-        return _shown(name), Layer.BCACHE if name.startswith("bcache") else Layer.OTHER
+        return _shown(name), next((_NAMED[kind] for kind in _NAMED if name.startswith(kind)), Layer.OTHER)
 
     def _filesystems(self, stack: Collection[str]) -> dict[str, list[_Mounted]]:
         """What is mounted, by name in /sys/class/block; with an empty list where a filesystem is, but not seen."""
@@ -110,13 +119,11 @@ class Storage:
     def _mounted(self) -> dict[str | None, list[_Mounted]]:
         """By the number of its device, or by the names of those in /sys/class/block if it tells none (btrfs)."""
         found: dict[str | None, list[_Mounted]] = defaultdict(list)
-        tables, complete = self._processes.mounts()
-        if not complete:
-            self.unknown.append("what is mounted in some mount namespaces: /proc/PID/mountinfo may not be read")
+        tables, self.missed = self._processes.mounts()
         for table in tables:
             for line in table.lines:
-                own = not line.device.startswith("0:")
-                for key in (line.device,) if own else self._sources(line):
+                own = self._sources(line) if line.numberless else (line.device,)
+                for key in (*own, *filter(None, map(self._names.of, line.beside))):
                     found[key].append(_Mounted(line, table.process))
         return dict(found)
 
@@ -126,37 +133,37 @@ class Storage:
             pieces = [line.source]
             if line.kind == "bcachefs" and not os.path.lexists(self._root + line.source):
                 pieces = line.source.split(":")
-            self._resolved[line.source] = tuple(filter(None, map(self._block, pieces)))
+            self._resolved[line.source] = tuple(filter(None, map(self._names.of, pieces)))
         return self._resolved[line.source]
 
     @cached_property
     def _resolved(self) -> dict[str, tuple[str, ...]]:
         return {}
 
-    def _block(self, path: str) -> str | None:
-        """Name in /sys/class/block of a path in /dev."""
-        if not path.startswith("/"):
-            return None
-        real = os.path.realpath(self._root + path).removeprefix(self._root)
-        name = real.removeprefix("/dev/").replace("/", "!")
-        if real.startswith("/dev/mapper/"):  # its node is no link (systems without udev), or is not in our /dev
-            return self._mapped.get(real.removeprefix("/dev/mapper/"))
-        return name if real.startswith("/dev/") else None
-
-    @cached_property
-    def _mapped(self) -> dict[str, str]:
-        names = (name for name in peek.names(self._blocks) if name.startswith("dm-"))
-        return {shown: name for name in names if (shown := peek.text(f"{self._blocks}/{name}/dm/name"))}
-
     @cached_property
     def _swaps(self) -> frozenset[str]:
-        return frozenset(filter(None, map(self._block, self._procfs.swaps())))
+        return frozenset(filter(None, map(self._names.of, self._procfs.swaps())))
 
     @cached_property
     def _btrfs(self) -> list[frozenset[str]]:
         """Disks of each btrfs that is mounted somewhere: it is in sysfs only as long as it is (btrfs(5), sysfs)."""
         home = f"{self._root}/sys/fs/btrfs"
         return [frozenset(peek.names(f"{home}/{name}/devices")) for name in peek.names(home) if "-" in name]
+
+    @cached_property
+    def _loops(self) -> dict[str, list[str]]:
+        found = defaultdict(list)
+        for loop, path in exports.loops(self._root):
+            if name := self._names.of(path):
+                found[name].append(loop)
+        return dict(found)
+
+    @cached_property
+    def _beside_holders(self) -> list[tuple[Layer, str, str]]:
+        """(what it is, its title, name in /sys/class/block of what it is on)"""
+        shared = ((Layer.EXPORT, title, self._names.of(path)) for title, path in exports.exports(self._root))
+        journals = ((Layer.JOURNAL, "of another filesystem", name) for name in exports.journals(self._root))
+        return [(layer, title, name) for layer, title, name in (*shared, *journals) if name]
 
     def _pools(self, disks: Iterable[str]) -> dict[str, set[str]]:
         """ZFS pools that are imported, by what udev has found on the disks."""

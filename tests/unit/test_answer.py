@@ -44,10 +44,14 @@ _WITH_VF = {
     f"{_PATH}/virtfn0": f"-> ../{_VF.name}",
     f"sys/bus/pci/devices/{_VF.name}/physfn": f"-> ../{_ID.name}",
 }
+_GROUP = "sys/kernel/iommu_groups/7"
+_IN_A_GROUP = {f"{path}/iommu_group": "-> ../../../../kernel/iommu_groups/7" for path in (_PATH, _OTHER_PATH)} | {
+    f"{_GROUP}/devices/{id_.name}": f"-> ../../../../bus/pci/devices/{id_.name}" for id_ in (_ID, _OTHER)
+}
 
 
 def host(tree: Tree) -> Host:
-    made = Host.at(tree(_NATIVE))
+    made = Host.at(tree(_NATIVE | {"proc/1/fd/": "", "proc/1/task/1/": ""}))  # all processes can be seen
     made.journal.prepare()
     return made
 
@@ -243,9 +247,7 @@ def test_explaining_shows_what_is_in_use_and_who_passes_over_it_reads_it_all_the
 
 def test_who_shares_the_group_is_a_finding_only_where_it_is_an_error(tree: Tree) -> None:
     where = host(tree)
-    group = "sys/kernel/iommu_groups/7"
-    links = {f"{path}/iommu_group": "-> ../../../../kernel/iommu_groups/7" for path in (_PATH, _OTHER_PATH)}
-    tree(links | {f"{group}/devices/{id_.name}": f"-> ../../../../bus/pci/devices/{id_.name}" for id_ in (_ID, _OTHER)})
+    tree(_IN_A_GROUP)
     asked = Request(_ID, "vfio", Origin.VARLINK)
     assert explain(asked, where, _RULES).findings == ()
     strict = severities(group=Severity.ERROR)
@@ -257,7 +259,137 @@ def test_who_shares_the_group_is_a_finding_only_where_it_is_an_error(tree: Tree)
     assert explain(replace(asked, wanted="default"), where, strict).findings == ()
 
 
+def test_a_way_back_that_takes_nothing_from_anybody_is_not_looked_at(tree: Tree) -> None:
+    """Nothing is written here: the device has its driver, and only the record does not know it."""
+    where = host(tree)
+    tree(_WITH_VF)
+    record(where, unfinished=True)
+    told = ask(where, "default", Origin.PUT_BACK)
+    assert (told.kind, told.driver, told.findings) == (Kind.SWITCHED, "e1000e", ())
+    assert where.journal.record(_ID) is None
+
+
+def test_who_takes_its_driver_from_a_device_is_looked_at_even_on_the_way_back(tree: Tree) -> None:
+    where = host(tree)
+    root = tree(_WITH_VF)
+    made = replace(record(where, unfinished=True), original=Binding("igb"))
+    where.journal.save(made)
+    before = everything(root / "sys")
+    told = ask(where, "default", Origin.PUT_BACK)
+    assert (told.kind, told.code) == (Kind.REFUSED, Code.IN_USE)
+    assert "still half switched" in told.headline
+    assert where.journal.record(_ID) == made
+    assert everything(root / "sys") == before
+
+
+def test_only_those_of_the_same_transaction_are_sure_to_leave_the_group_with_it(tree: Tree) -> None:
+    """Who is asked for in the same breath may be refused, and then the group could not be opened."""
+    where = host(tree)
+    tree({**_IN_A_GROUP, f"{_OTHER_PATH}/secondary_bus_number": "1\n"})
+    strict = severities(group=Severity.ERROR)
+    one, other = (
+        Request(device, "vfio", Origin.VARLINK, beside=frozenset({beside}))
+        for device, beside in ((_ID, _OTHER), (_OTHER, _ID))
+    )
+    (alone,) = ask_all(where, one, rules=strict)
+    assert (alone.kind, alone.code) == (Kind.REFUSED, Code.IN_USE)
+    assert [finding.guard for finding in alone.findings] == [Guard.GROUP]
+    told = ask_all(where, replace(one, beside=frozenset()), other, rules=strict)
+    assert [outcome.code for outcome in told] == [Code.TOGETHER, Code.BRIDGE]
+
+
+# --- another device than the one that was meant
+
+
+def test_what_stands_there_now_is_left_alone_if_another_device_was_meant(tree: Tree) -> None:
+    where = host(tree)
+    root = tree({f"{_PATH}/vfio-dev/vfio0/": ""})
+    made = record(where)
+    before = untouched(root)
+    own = where.sysfs.instance(_ID)
+    for wanted in ("vfio", "default"):
+        (told,) = ask_all(where, Request(_ID, wanted, Origin.VARLINK, instance=own + 1))
+        assert (told.kind, told.code) == (Kind.REFUSED, Code.NO_DEVICE)
+        assert "another device" in told.sentence
+        assert told.hint
+    assert untouched(root) == before
+    assert where.journal.record(_ID) == made
+    for instance in (own, 0):  # the one that was meant, or nobody knows which was
+        (told,) = ask_all(where, Request(_ID, "vfio", Origin.VARLINK, instance=instance))
+        assert told.kind is Kind.ALREADY
+
+
+def test_if_one_of_several_is_another_device_now_none_is_touched_and_what_was_half_done_is_put_back(
+    tree: Tree,
+) -> None:
+    where = host(tree)
+    before = everything(tree({}) / "sys")
+    record(where, unfinished=True)
+    own, other = (where.sysfs.instance(device) for device in (_ID, _OTHER))
+    requests = [
+        Request(device, "vfio", Origin.RECOVERY, instance=instance)
+        for device, instance in ((_ID, own), (_OTHER, other + 1))
+    ]
+    steps: list[Step] = []
+    keys = {str(_ID), str(_OTHER)}
+    told = answer(requests, keys, where, _RULES, lambda _, step: steps.append(step))
+    assert [(outcome.kind, outcome.code) for outcome in told] == [
+        (Kind.UNDONE, Code.TOGETHER),
+        (Kind.REFUSED, Code.NO_DEVICE),
+    ]
+    assert where.journal.record(_ID) is None
+    assert everything(tree({}) / "sys") == before
+
+
+# --- no longer wanted
+
+
+def test_what_the_kernel_let_go_so_late_that_it_is_not_wanted_any_more_is_not_even_begun(tree: Tree) -> None:
+    where = host(tree)
+    before = untouched(tree({}))
+    (told,) = answer([Request(_ID, "vfio", Origin.VARLINK)], {str(_ID)}, where, _RULES, no_step, lambda: False)
+    assert (told.kind, told.code) == (Kind.REFUSED, Code.STUCK)
+    assert told.hint
+    assert untouched(tree({})) == before
+
+
+def test_what_is_done_already_is_told_so_however_late_it_is(tree: Tree) -> None:
+    where = host(tree)
+    tree({f"{_PATH}/vfio-dev/vfio0/": ""})
+    record(where, unfinished=True)
+    (told,) = answer([Request(_ID, "vfio", Origin.RECOVERY)], {str(_ID)}, where, _RULES, no_step, lambda: False)
+    assert told.kind is Kind.ALREADY
+
+
 # --- several together
+
+
+def test_several_that_are_all_there_already_stay_there_whoever_uses_them_though_their_end_was_not_written_down(
+    tree: Tree,
+) -> None:
+    """Whoever began to use them after the last of them was switched does so rightly."""
+    where = host(tree)
+    tree({**_WITH_VF, **{f"{path}/vfio-dev/vfio0/": "" for path in (_PATH, _OTHER_PATH)}})
+    made = record(where, unfinished=True)
+    where.journal.save(replace(made, device=_OTHER, instance=where.sysfs.instance(_OTHER)))
+    told = ask_all(where, *(Request(device, "vfio", Origin.RECOVERY) for device in (_ID, _OTHER)))
+    assert [(outcome.kind, outcome.findings) for outcome in told] == [(Kind.ALREADY, ())] * 2
+    assert list(where.journal.unfinished()) == []
+    assert len(list(where.journal.records())) == 2
+
+
+def test_what_an_earlier_worker_has_switched_is_looked_at_if_it_would_be_taken_back_with_the_others(
+    tree: Tree,
+) -> None:
+    where = host(tree)
+    root = tree({**_WITH_VF, f"{_PATH}/vfio-dev/vfio0/": ""})
+    made = replace(record(where, unfinished=True), original=Binding("igb"))
+    where.journal.save(made)
+    before = everything(root / "sys")
+    told = ask_all(where, *(Request(device, "vfio", Origin.RECOVERY) for device in (_ID, _OTHER)))
+    assert [outcome.code for outcome in told] == [Code.IN_USE, Code.TOGETHER]
+    assert where.journal.record(_ID) == made
+    assert everything(root / "sys") == before
 
 
 def test_if_one_of_several_is_refused_none_is_touched_and_the_others_are_told_for_whom(tree: Tree) -> None:

@@ -14,6 +14,7 @@ from flavourd.facts import (
     Mount,
     Opened,
     Sessions,
+    Unseen,
     Upper,
     Use,
     Volume,
@@ -54,8 +55,23 @@ def test_what_is_used_for_nothing_has_no_findings() -> None:
     assert findings(Use(driver="e1000e", interfaces=(Interface("eth0"),), volumes=(Volume("sda"),))) == ()
 
 
-def test_what_could_not_be_looked_at_is_no_finding() -> None:
+def test_what_else_could_not_be_looked_at_is_no_finding() -> None:
     assert findings(Use(unknown=("open files",))) == ()
+
+
+@pytest.mark.parametrize(
+    ("unseen", "sentence"),
+    [
+        (Unseen(Guard.HELD, (), "why"), "it may be held through VFIO: why"),
+        (Unseen(Guard.OPEN, ("/dev/a", "/dev/b"), "why"), "/dev/a and /dev/b may be open: why"),
+        (Unseen(Guard.MOUNTED, ("sda",), "why"), "a filesystem on sda may be mounted: why"),
+        (Unseen(Guard.ROUTE, ("eth0",), "why"), "a default route may lead through eth0: why"),
+    ],
+)
+def test_what_may_be_in_use_without_being_seen_is_a_finding(unseen: Unseen, sentence: str) -> None:
+    found = one(Use(unseen=(unseen,)))
+    assert (found.guard, found.sentence) == (unseen.guard, sentence)
+    assert found.hint
 
 
 def test_every_guard_that_is_told_here_has_a_sentence_and_a_hint() -> None:

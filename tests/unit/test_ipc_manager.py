@@ -58,6 +58,7 @@ def host(tree: Tree, settings: str = "access: {}") -> Path:
         pci(_NATIVE, "e1000e")
         | pci(_HELD, "vfio-pci")
         | {f"sys/devices/pci0000:00/{_HELD.name}/vfio-dev/vfio0/": ""}
+        | {"proc/1/fd/": "", "proc/1/task/1/": ""}  # all processes can be seen
         | {"etc/flavourd/flavours.yaml": _FLAVOURS, "etc/flavourd/flavourd.yaml": settings}
     )
 
@@ -347,7 +348,7 @@ def test_a_caller_who_goes_away_withdraws_what_waits_and_what_is_begun_goes_on_a
         await office.house.until(lambda: office.desk.turns.open == 1)
         (withdrawn,) = office.history.last(10)
         assert (withdrawn.flavour, withdrawn.code) == ("default", "withdrawn")
-        assert [begun.request.uuid for (begun,) in office.desk.host.journal.unanswered()] == ["first"]
+        assert [begun.uuid for (begun,) in office.desk.host.journal.unanswered()] == ["first"]
         os.close(lock)
         await office.desk.turns.all_answered()
         assert [(one.uuid, one.kind) for one in office.history.last(1)] == [("first", "already")]
@@ -512,6 +513,28 @@ def test_what_waits_is_cancelled_whoever_asked_and_what_is_begun_goes_on(tree: T
             reply = await caller.reply()
             assert reply
             assert [one["kind"] for one in reply["parameters"]["outcomes"]] == ["already"]
+
+    in_office(root, test)
+
+
+def test_what_goes_on_with_the_remains_of_a_crash_cannot_be_cancelled(tree: Tree) -> None:
+    root = host(tree)
+
+    async def test(office: Office) -> None:
+        lock = busy(root, _HELD)
+        first = await office.ask("Set", devices=[str(_HELD)], flavour="vfio")
+        await office.house.until(lambda: bool(office.desk.turns.steps) and office.desk.turns.waiting == 0)
+        for origin in (Origin.RECOVERY, Origin.PUT_BACK, Origin.RULE):
+            office.desk.ask([Request(_HELD, "default", origin)])
+        assert await office.told("Cancel", devices=[str(_HELD)]) == {"withdrawn": 1}
+        assert [one.origin for one in office.history.last(9)] == ["rule"]
+        os.close(lock)
+        assert await first.reply()
+        await office.desk.turns.all_answered()
+        assert {one.origin: one.code for one in office.history.last(2)} == {
+            "recovery": "overtaken",
+            "put-back": "overtaken",
+        }
 
     in_office(root, test)
 

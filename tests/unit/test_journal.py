@@ -17,9 +17,9 @@ import pytest
 
 from flavourd.device import Binding, DeviceId, Sriov
 from flavourd.errors import Code, FlavourError
-from flavourd.journal import Journal
+from flavourd.journal import Journal, since_boot
 from flavourd.record import Record, step
-from flavourd.request import Begun, Origin, Request
+from flavourd.request import Origin, Request
 
 from .full import full_at
 
@@ -134,7 +134,7 @@ def test_the_last_request_taken_is_remembered_for_each_device(journal: Journal, 
 def test_a_request_that_no_uevent_brought_does_not_change_which_was_the_last(journal: Journal) -> None:
     journal.take(request(_A, 12))
     journal.take(request(_A))
-    journal.begin([request(_A)], [7])
+    journal.begin([request(_A)])
     assert journal.taken(_A) == 12
 
 
@@ -146,9 +146,9 @@ def test_a_spoilt_memory_of_requests_counts_as_none(journal: Journal, tmp_path: 
     assert journal.taken(_A) == 0
 
 
-def begun(device: DeviceId, instance: int, **rest: Any) -> tuple[Begun, ...]:
+def begun(device: DeviceId, instance: int, **rest: Any) -> tuple[Request, ...]:
     """One that was begun alone, as it is found."""
-    return (Begun(Request(device, rest.pop("wanted", "vfio"), Origin.RECOVERY, begun=12.5, **rest), instance),)
+    return (Request(device, rest.pop("wanted", "vfio"), Origin.RECOVERY, instance=instance, begun=12.5, **rest),)
 
 
 def test_what_was_begun_and_not_answered_is_found_after_a_restart_and_answered_to_its_asker(
@@ -157,7 +157,7 @@ def test_what_was_begun_and_not_answered_is_found_after_a_restart_and_answered_t
     third = DeviceId("platform", "a.b:c.json")
     asked = (request(third), request(_B, 6, "default", "u-2"), request(_A, 5, "vfio", "u-1"))
     for instance, each in enumerate(asked, start=7):
-        journal.begin([replace(each, begun=12.5, asker="uid 7")], [instance])
+        journal.begin([replace(each, begun=12.5, instance=instance, asker="uid 7")])
     again = Journal(tmp_path)
     assert again.prepare() == []
     assert list(again.unanswered()) == [
@@ -170,9 +170,12 @@ def test_what_was_begun_and_not_answered_is_found_after_a_restart_and_answered_t
 
 def test_what_was_begun_together_is_found_together(journal: Journal, tmp_path: Path) -> None:
     third = DeviceId("pci", "0000:00:1f.0")
-    asked = [replace(request(device, number, uuid=f"u-{number}"), begun=12.5) for number, device in ((5, _B), (6, _A))]
-    journal.begin(asked, [8, 7])
-    journal.begin([replace(request(third), begun=12.5)], [9])
+    asked = [
+        replace(request(device, number, uuid=f"u-{number}"), begun=12.5, instance=instance)
+        for number, instance, device in ((5, 8, _B), (6, 7, _A))
+    ]
+    journal.begin(asked)
+    journal.begin([replace(request(third), begun=12.5, instance=9)])
     alone, together = Journal(tmp_path).unanswered()
     assert alone == begun(third, 9)
     assert together == (
@@ -185,37 +188,38 @@ def test_what_was_begun_together_is_found_together(journal: Journal, tmp_path: P
 
 
 def test_when_a_request_was_begun_is_remembered_over_restarts(journal: Journal) -> None:
-    before = time.time()
-    journal.begin([request(_A)], [7])
+    """In seconds since boot, for somebody may set the time of day."""
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    journal.begin([request(_A)])
     ((first,),) = journal.unanswered()
-    assert first.request.begun
-    assert before <= first.request.begun <= time.time()
-    journal.begin([first.request], [7])
+    assert first.begun
+    assert before <= first.begun <= since_boot() <= time.clock_gettime(time.CLOCK_BOOTTIME)
+    journal.begin([first])
     assert list(journal.unanswered()) == [(first,)]
 
 
 def test_a_file_whose_writer_died_before_it_had_its_name_is_no_request(journal: Journal, tmp_path: Path) -> None:
-    journal.begin([request(_A, 5)], [7])
+    journal.begin([request(_A, 5)])
     (file,) = (tmp_path / "run/flavourd/begun").iterdir()
     file.rename(file.with_name(f".{file.name}.new"))
     assert list(journal.unanswered()) == []
 
 
 def test_what_was_answered_is_not_found_again(journal: Journal) -> None:
-    journal.begin([request(_A, 5)], [7])
-    journal.begin([request(_B, 6)], [7])
+    journal.begin([request(_A, 5)])
+    journal.begin([request(_B, 6)])
     for _ in range(2):
         journal.end([request(_A)])
-    assert [left.request.device for (left,) in journal.unanswered()] == [_B]
+    assert [left.device for (left,) in journal.unanswered()] == [_B]
 
 
 @pytest.mark.parametrize(
     "wanted", ["\N{REPLACEMENT CHARACTER}", "\udcff", "a\nb", 'q"uote', "vfio_pci:v00008086d000010D3*", ""]
 )
 def test_a_request_is_found_with_the_very_word_that_was_asked(journal: Journal, wanted: str) -> None:
-    journal.begin([request(_A, 5, wanted)], [7])
+    journal.begin([request(_A, 5, wanted)])
     ((found,),) = journal.unanswered()
-    assert found.request.wanted == wanted
+    assert found.wanted == wanted
 
 
 def words(**values: Any) -> bytes:
@@ -225,7 +229,7 @@ def words(**values: Any) -> bytes:
 
 
 def test_the_words_of_these_tests_are_those_that_are_written(journal: Journal, tmp_path: Path) -> None:
-    journal.begin([replace(request(_A), begun=12.5)], [7])
+    journal.begin([replace(request(_A), begun=12.5, instance=7)])
     assert json.loads((tmp_path / _BEGUN_FILE).read_bytes()) == json.loads(words())
 
 
@@ -246,11 +250,11 @@ def test_what_is_no_request_is_passed_over_and_set_aside_at_the_next_start(
     journal: Journal, tmp_path: Path, content: bytes
 ) -> None:
     for device in (_A, _B):
-        journal.begin([request(device)], [7])
+        journal.begin([request(device)])
     file = tmp_path / _BEGUN_FILE
     file.write_bytes(content)
     for _ in range(2):
-        assert [found.request.device for (found,) in journal.unanswered()] == [_B]
+        assert [found.device for (found,) in journal.unanswered()] == [_B]
     assert file.read_bytes() == content
     (trouble,) = journal.prepare()
     assert trouble.code is Code.RECORD
@@ -258,7 +262,7 @@ def test_what_is_no_request_is_passed_over_and_set_aside_at_the_next_start(
     assert f"{file}.corrupt" in trouble.hint
     assert not file.exists()
     assert journal.prepare() == []
-    assert [found.request.device for (found,) in journal.unanswered()] == [_B]
+    assert [found.device for (found,) in journal.unanswered()] == [_B]
 
 
 def test_whatever_value_stands_in_a_request_it_is_one_or_it_is_none(journal: Journal, tmp_path: Path) -> None:
@@ -271,8 +275,8 @@ def test_whatever_value_stands_in_a_request_it_is_one_or_it_is_none(journal: Jou
             journal.prepare()
             for (found,) in journal.unanswered():
                 read += 1
-                assert found.request.device == _A
-                journal.begin([found.request], [found.instance])
+                assert found.device == _A
+                journal.begin([found])
                 assert list(journal.unanswered()) == [(found,)]
     assert read > len(values), "some are well"
 
@@ -296,7 +300,7 @@ def test_where_there_is_no_room_files_stay_as_they_are(journal: Journal, tmp_pat
         with pytest.raises(OSError, match="large"):
             journal.save(replace(_RECORD, flavour="other"))
         with pytest.raises(OSError, match="large"):
-            journal.begin([request(_A)], [7])
+            journal.begin([request(_A)])
     assert file.read_bytes() == before
     assert list(journal.unanswered()) == []
     journal.mark(_A, "binding to vfio-pci")
@@ -353,9 +357,9 @@ def test_locks_of_two_devices_do_not_meet(journal: Journal, tmp_path: Path) -> N
 
 def test_a_request_is_found_with_the_candidates_and_guards_that_were_named(journal: Journal) -> None:
     asked = replace(request(_A), candidates=("b", "a", "\ud800"), force=frozenset({"table", "other"}))
-    journal.begin([asked], [7])
+    journal.begin([asked])
     ((found,),) = journal.unanswered()
-    assert (found.request.candidates, found.request.force) == (asked.candidates, asked.force)
+    assert (found.candidates, found.force) == (asked.candidates, asked.force)
 
 
 def test_what_a_newer_version_had_begun_is_not_lost(journal: Journal, tmp_path: Path) -> None:
@@ -491,12 +495,12 @@ def test_what_cannot_be_ours_is_set_aside_and_told_at_the_start(
 ) -> None:
     other = replace(_RECORD, device=_B)
     journal.save(other)
-    journal.begin([request(_B)], [7])
+    journal.begin([request(_B)])
     file = tmp_path / where
     make(file)
     before = len(os.listdir("/proc/self/fd"))
     assert list(journal.records()) == [other]
-    assert [found.request.device for (found,) in journal.unanswered()] == [_B]
+    assert [found.device for (found,) in journal.unanswered()] == [_B]
     (trouble,) = journal.prepare()
     assert trouble.code is Code.RECORD
     assert str(file) in trouble.sentence
@@ -506,7 +510,7 @@ def test_what_cannot_be_ours_is_set_aside_and_told_at_the_start(
     assert journal.prepare() == []
     assert journal.record(_A) is None
     assert list(journal.records()) == [other]
-    assert [found.request.device for (found,) in journal.unanswered()] == [_B]
+    assert [found.device for (found,) in journal.unanswered()] == [_B]
     assert len(os.listdir("/proc/self/fd")) == before
     journal.save(_RECORD)
     assert journal.record(_A) == _RECORD
@@ -528,7 +532,7 @@ def test_what_has_come_since_the_start_and_is_no_record_is_set_aside_when_its_de
 
 def test_what_belongs_to_somebody_else_is_not_ours(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     journal.save(_RECORD)
-    journal.begin([request(_A)], [7])
+    journal.begin([request(_A)])
     own = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: own + 1)
     assert list(journal.records()) == []
@@ -541,7 +545,7 @@ def test_what_is_ours_is_ours_whatever_the_umask(journal: Journal, tmp_path: Pat
     before = os.umask(mask)
     try:
         journal.save(_RECORD)
-        journal.begin([request(_A)], [7])
+        journal.begin([request(_A)])
     finally:
         os.umask(before)
     assert journal.prepare() == []

@@ -158,3 +158,20 @@ def test_what_is_refused_tells_all_that_the_error_says() -> None:
     assert told == Outcome(
         _REQUEST, Kind.REFUSED, "vfio", code=Code.BUSY, sentence="it is busy", hint="mend it", errno=errno.EBUSY
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        (Code.IN_USE, "it is still half switched"),
+        (Code.RELEASING, "it is still half switched"),
+        (Code.OVERTAKEN, "nothing was touched"),
+        (Code.NO_DEVICE, "nothing was touched"),
+    ],
+)
+def test_what_could_not_be_put_back_is_told_as_half_switched_unless_there_was_nothing_to_put_back(
+    code: Code, end: str
+) -> None:
+    request = Request(_REQUEST.device, "default", Origin.PUT_BACK)
+    assert refused(request, FlavourError(code, "x")).headline == f"pci/0000:01:00.0: x; {end} [{code}]"
+    assert "nothing was touched" in refused(_REQUEST, FlavourError(code, "x")).headline

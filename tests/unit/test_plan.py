@@ -531,6 +531,15 @@ def test_of_a_pf_that_is_ours_the_vfs_that_it_had_before_are_remembered() -> Non
     assert decide("default", replace(_PF, binding=Binding()), replace(_BEGUN, sriov=Sriov(2))).sriov == Sriov(2)
 
 
+def test_of_a_pf_that_is_in_the_flavour_already_they_are_remembered_too_for_it_may_be_taken_back() -> None:
+    had = Sriov(4, autoprobe=False)
+    now = replace(_IN_VFIO, sriov=Sriov(0))
+    for record in (replace(_RECORD, sriov=had), replace(_BEGUN, sriov=had)):
+        planned = decide("vfio", now, record)
+        assert planned.already
+        assert planned.sriov == had
+
+
 def test_of_a_pf_that_somebody_else_has_brought_there_the_vfs_that_it_has_are_remembered() -> None:
     assert decide("default", replace(_IN_VFIO, sriov=Sriov(3))).sriov == Sriov(3)
 

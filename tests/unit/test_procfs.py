@@ -1,33 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What is read of /proc, on trees as the kernel makes them and, for permissions, on the real one."""
+"""What is read of /proc, on trees as the kernel makes them."""
 
-import ctypes
 import os
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from flavourd.usage.procfs import Descriptor, MountLine, MountTable, Procfs, unescaped
+from flavourd.usage.procfs import Procfs, unescaped
 from flavourd.use import Process
 
 from .conftest import Tree
-
-_NOBODY = 65534
-_PR_SET_DUMPABLE = 4
-
-
-def in_child(do: Callable[[], None]) -> int:
-    """Its pid; it exits with 0 if that did not raise."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            do()
-            os._exit(0)
-        except BaseException:  # noqa: BLE001 - the exit code tells
-            os._exit(1)
-    return pid
-
 
 # --- processes
 
@@ -37,11 +18,13 @@ def in_child(do: Callable[[], None]) -> int:
     [
         ("0::/system.slice/ssh.service\n", "ssh.service"),
         ("0::/machine.slice/machine-qemu\\x2d1.scope/libvirt/emulator\n", "machine-qemu\\x2d1.scope"),
-        ("0::/user.slice/user-0.slice/user@0.service/app.slice/a.service/sub\n", "a.service"),
+        ("0::/user.slice/user-0.slice/user@0.service/app.slice/a.service/sub\n", None),
         ("1:name=systemd:/system.slice/x.service\n0::/\n", None),
         ("0::/user.slice\n", None),
         ("1:cpu:/a.service\n", None),
         ("", None),
+        ("0::/user.slice/a.service/$(reboot).service\n", "a.service"),
+        ("0::/\x1b[2J.service\n", None),
     ],
 )
 def test_a_process_is_told_with_its_name_and_unit(tree: Tree, cgroup: str, unit: str | None) -> None:
@@ -67,107 +50,50 @@ def test_where_a_process_sleeps_is_told_if_it_does(tree: Tree, text: str, functi
 # --- open files
 
 
-def test_open_files_are_those_that_are_wanted_of_all_processes(tree: Tree) -> None:
+def test_open_files_are_told_with_their_places(tree: Tree) -> None:
     root = tree(
         {
             "proc/7/fd/0": "-> /dev/vfio/12",
             "proc/7/fd/1": "-> /tmp/x",
             "proc/81/fd/3": "-> socket:[9]",
-            "proc/82/comm": "gone\n",
-            "proc/sys/fd/1": "-> /dev/vfio/12",
             "proc/7/fdinfo/0": "pos:\t0\nvfio-device-syspath: /sys/devices/a\n",
         }
     )
     procfs = Procfs(root)
-    group, socket = Descriptor(7, "0", "/dev/vfio/12"), Descriptor(81, "3", "socket:[9]")
-    assert procfs.descriptors(lambda target: not target.startswith("/tmp")) == ((group, socket), ())
-    assert procfs.descriptor_info(group, "vfio-device-syspath") == "/sys/devices/a"
-    assert procfs.descriptor_info(group, "vfio") is None
-    assert procfs.descriptor_info(socket, "pos") is None
+    assert sorted(procfs.open_files(7)) == [("7/fd/0", "/dev/vfio/12"), ("7/fd/1", "/tmp/x")]
+    assert procfs.descriptor_info("7/fd/0", "vfio-device-syspath") == "/sys/devices/a"
+    assert procfs.descriptor_info("7/fd/0", "vfio") is None
+    assert procfs.descriptor_info("81/fd/3", "pos") is None
+    with pytest.raises(FileNotFoundError):
+        list(procfs.open_files(82))
+
+
+def test_open_files_of_a_process_whose_first_thread_has_ended_are_those_of_another(tree: Tree) -> None:
+    threads = {"proc/7/fd/": "", "proc/7/task/7/fd/": "", "proc/7/task/8/fd/5": "-> /dev/sda", "proc/7/task/9/": ""}
+    procfs = Procfs(tree(threads | {"proc/8/fd/": "", "proc/8/task/8/fd/": ""}))
+    assert list(procfs.open_files(7)) == [("7/task/8/fd/5", "/dev/sda")]
+    assert list(procfs.open_files(8)) == []
 
 
 def test_the_node_behind_an_open_file_is_told_by_its_number(tree: Tree) -> None:
+    """None stands for what was closed, "" for what is no node."""
     procfs = Procfs(tree({"proc/7/fd/0": "-> /dev/zero", "proc/7/fd/1": "-> /", "proc/7/fd/2": "-> /nowhere"}))
-    numbers = [procfs.device_number(Descriptor(7, number, "")) for number in "012"]
-    assert numbers == ["c1:5", None, None]
+    assert [procfs.device_number(f"7/fd/{number}") for number in "012"] == ["c1:5", "", None]
 
 
-def test_processes_that_may_not_be_looked_at_are_told() -> None:
-    """They are not passed over as if they had nothing open."""
-    awake, asleep = os.pipe()
-
-    def hidden() -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-        os.close(asleep)
-        os.read(awake, 1)
-
-    other = in_child(hidden)
-    os.close(awake)
-    try:
-
-        def look() -> None:
-            if os.getuid() == 0:
-                os.setgroups([])
-                os.setgid(_NOBODY)
-                os.setuid(_NOBODY)
-            while other not in (refused := Procfs().descriptors(lambda _: True)[1]):
-                assert os.getpid() not in refused
-
-        looking = in_child(look)
-        assert os.waitstatus_to_exitcode(os.waitpid(looking, 0)[1]) == 0
-    finally:
-        os.close(asleep)
-        os.waitpid(other, 0)
+def test_how_much_a_process_has_open_is_known_without_looking() -> None:
+    with open("/dev/null", "rb"):
+        more = Procfs().open_count(os.getpid())
+    assert more == 0 or more == Procfs().open_count(os.getpid()) + 1, "0 before Linux 6.2"
+    assert Procfs().open_count(2**31) == 0
 
 
-# --- filesystems
-
-_ROOT = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
-_DATA = "90 27 0:44 /vol /mnt/a\\040b rw master:1 - btrfs /dev/sdb rw,space_cache\n"
-_ROOT_LINE = MountLine("254:0", "/", "ext4", "/dev/vda")
-_DATA_LINE = MountLine("0:44", "/mnt/a b", "btrfs", "/dev/sdb")
+# --- the host
 
 
-def process(pid: int, space: str, mountinfo: str) -> dict[str, str]:
-    return {f"proc/{pid}/ns/mnt": f"-> mnt:[{space}]", f"proc/{pid}/mountinfo": mountinfo}
-
-
-def test_every_mount_namespace_is_read_once_the_hosts_own_first(tree: Tree) -> None:
-    root = tree(process(1, "1", _ROOT) | process(20, "1", "other") | process(30, "2", _ROOT + _DATA))
-    assert Procfs(root).mounts() == (
-        (MountTable(None, (_ROOT_LINE,)), MountTable(30, (_ROOT_LINE, _DATA_LINE))),
-        True,
-    )
-
-
-def test_a_namespace_is_read_through_another_process_if_the_first_ends(tree: Tree) -> None:
-    root = tree(process(1, "1", _ROOT) | {"proc/20/ns/mnt": "-> mnt:[2]"} | process(21, "2", _DATA))
-    assert Procfs(root).mounts()[0][1] == MountTable(21, (_DATA_LINE,))
-
-
-def test_no_table_at_all_is_not_an_answer(tree: Tree) -> None:
-    assert Procfs(tree({"proc/": ""})).mounts() == ((), False)
-
-
-def test_lines_that_make_no_sense_are_passed_over(tree: Tree) -> None:
-    root = tree(process(1, "1", "x\n1 2 3 - ext4 /dev/a rw\n" + _ROOT + "\n1 2 8:1 / /x rw - y\n"))
-    assert Procfs(root).mounts()[0][0].lines == (_ROOT_LINE,)
-
-
-def test_without_permission_for_the_link_equal_tables_are_one_namespace() -> None:
-    """Anybody may read the tables themselves (fs/proc_namespace.c:mounts_open_common())."""
-
-    def look() -> None:
-        if os.getuid() == 0:
-            os.setgroups([])
-            os.setgid(_NOBODY)
-            os.setuid(_NOBODY)
-        tables, complete = Procfs().mounts()
-        assert complete
-        own = Path("/proc/self/mountinfo").read_text(encoding="utf-8").count("\n")
-        assert own in [len(table.lines) for table in tables]
-
-    assert os.waitstatus_to_exitcode(os.waitpid(in_child(look), 0)[1]) == 0
+def test_people_are_counted(tree: Tree) -> None:
+    procfs = Procfs(tree({"proc/7/comm": "sshd\n"}))
+    assert [procfs.people(pids) for pids in ((), (7,), (7, 8, 9))] == ["", "sshd (pid 7)", "sshd (pid 7) and 2 more"]
 
 
 def test_swap_partitions_are_told_and_swap_files_are_not(tree: Tree) -> None:

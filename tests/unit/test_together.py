@@ -4,13 +4,14 @@ that have the driver to which they are to go back, or for which no module can be
 taken back is tested in the virtual machine.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
 from flavourd.device import Binding, DeviceId, Sriov
-from flavourd.errors import Code
+from flavourd.errors import Code, FlavourError
 from flavourd.flavour import Flavour, FlavourOnBus, Flavours, Universal
 from flavourd.host import Host
 from flavourd.module_index import ModuleIndex
@@ -18,8 +19,9 @@ from flavourd.outcome import Kind, Outcome
 from flavourd.plan import Plan, plan
 from flavourd.record import Record
 from flavourd.request import Origin, Request
-from flavourd.step import Step
+from flavourd.step import Step, What
 from flavourd.together import carry_out, left_out, not_written
+from flavourd.use import Finding, Guard
 
 from .conftest import Tree
 from .full import full_at
@@ -230,6 +232,127 @@ def _intent_of(place: Place, planned: Plan) -> Record:
     """As it stands on disk at the first step."""
     place.carry_out([planned])
     return place.on_disk[0][planned.device.id]
+
+
+# --- what comes to light on the way
+
+
+def loaded(driver: str) -> dict[str, str]:
+    """The candidate's module is there already, with a driver of this name."""
+    return {f"sys/module/{_MODULE}/drivers/pci:{driver}": "-> ../../../bus/pci/drivers/x"}
+
+
+def in_use(_planned: Plan) -> None:
+    raise FlavourError(Code.IN_USE, "it is in use by now", "free it", findings=(_MOUNTED,))
+
+
+_MOUNTED = Finding(Guard.MOUNTED, "nvme0n1p1 is mounted at /srv", "umount /srv")
+
+
+def test_a_driver_that_came_after_the_snapshot_is_on_disk_as_the_original_before_it_loses_the_device(
+    tree: Tree,
+) -> None:
+    driverless = {path: text for path, text in device(_ONE).items() if not path.endswith("/driver")}
+    place = Place(tree, driverless, loaded("x"))
+    planned = place.plan(_ONE)
+    assert planned.original == Binding()
+    tree(device(_TWO) | {f"sys/bus/pci/devices/{_ONE.name}/driver": "-> ../../drivers/e1000e"})
+    place.carry_out([planned])
+    steps = [step.what for _, step in place.told]
+    assert place.on_disk[steps.index(What.UNBINDING)][_ONE].original == Binding("e1000e")
+
+
+@pytest.mark.parametrize("pf", [False, True], ids=["a device", "a PF with VFs"])
+def test_right_before_the_first_write_it_is_looked_again_and_who_uses_it_by_now_keeps_it(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, pf: bool
+) -> None:
+    files = {"sriov_totalvfs": "7\n", "sriov_numvfs": "1\n", "virtfn0": "-> ../x"} if pf else {}
+    place = Place(tree, device(_ONE, files) | loaded("x"), device(_TWO))
+    plans = [place.plan(_ONE), place.plan(_TWO)]
+    monkeypatch.setattr("flavourd.together._FRESH_SECONDS", -1)
+    outcomes = carry_out(plans, [None, None], place.host, lambda *_: None, look_again=in_use)
+    assert [(outcome.kind, outcome.code) for outcome in outcomes] == [
+        (Kind.REFUSED, Code.IN_USE),
+        (Kind.REFUSED, Code.TOGETHER),
+    ]
+    assert (outcomes[0].sentence, outcomes[0].hint) == ("it is in use by now", "free it")
+    assert outcomes[0].findings == (_MOUNTED,)
+    assert place.records() == {}
+    assert place.untouched()
+
+
+def test_on_the_way_back_it_is_looked_again_too(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tree, device(_ONE, {"driver_override": "vfio-pci\n"} | _IN_FLAVOUR))
+    kept = replace(place.record(_ONE), original=Binding("igb"))
+    place.host.journal.save(kept)
+    planned = place.plan(_ONE, "default", kept)
+    monkeypatch.setattr("flavourd.together._FRESH_SECONDS", -1)
+    (outcome,) = carry_out([planned], [kept], place.host, lambda *_: None, look_again=in_use)
+    assert (outcome.kind, outcome.code, outcome.findings) == (Kind.REFUSED, Code.IN_USE, (_MOUNTED,))
+    assert place.records() == {_ONE: kept}
+    assert place.untouched()
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_cannot_be_read_on_the_way_back_is_an_outcome_and_hinders_no_other(tree: Tree, gone: bool) -> None:
+    """The device may be unplugged at any instant."""
+    place = Place(tree, device(_ONE, {"driver_override": "vfio-pci\n"}), device(_TWO, _IN_FLAVOUR))
+    kept = place.record(_ONE, unfinished=True)
+    plans = [place.plan(_ONE, "default", kept), place.plan(_TWO)]
+    home = place.root / f"sys/bus/pci/devices/{_ONE.name}"
+    (home / "driver_override").unlink()
+    (home / "driver_override").mkdir()
+    if gone:
+        shutil.rmtree(home)
+    outcomes = place.carry_out(plans, kept, None)
+    assert [outcome.kind for outcome in outcomes] == [Kind.GONE if gone else Kind.BROKEN, Kind.ALREADY]
+
+
+# --- VFs
+
+
+def pf(numvfs: str | None = "0\n") -> dict[str, str]:
+    """A PF that has no VFs."""
+    files = {"sriov_totalvfs": "7\n", "sriov_drivers_autoprobe": "0\n"}
+    return device(_ONE, files | ({"sriov_numvfs": numvfs} if numvfs else {}))
+
+
+def pf_with_a_record(place: Place, vfs: int) -> Record:
+    kept = replace(place.record(_ONE, unfinished=True), sriov=Sriov(vfs, autoprobe=True))
+    place.host.journal.save(kept)
+    return kept
+
+
+def test_a_pf_that_is_back_gets_its_vfs_again_and_it_is_told_that_they_are_other_ones(tree: Tree) -> None:
+    place = Place(tree, pf())
+    kept = pf_with_a_record(place, 3)
+    (outcome,) = place.carry_out([place.plan(_ONE, "default", kept)], kept)
+    assert outcome.kind is Kind.SWITCHED
+    (note,) = outcome.notes
+    assert note.startswith("its 3 VFs were made anew")
+    assert "MAC address" in note
+    home = place.root / f"sys/bus/pci/devices/{_ONE.name}"
+    assert [(home / name).read_text() for name in ("sriov_drivers_autoprobe", "sriov_numvfs")] == ["1\n", "3\n"]
+
+
+def test_vfs_that_do_not_come_are_told_with_what_to_do(tree: Tree) -> None:
+    place = Place(tree, pf(numvfs=None))
+    kept = pf_with_a_record(place, 3)
+    (outcome,) = place.carry_out([place.plan(_ONE, "default", kept)], kept)
+    assert outcome.kind is Kind.SWITCHED
+    assert outcome.notes == (
+        "its 3 VFs did not come back: ENOENT (No such file or directory); try echo 3 > sriov_numvfs",
+    )
+
+
+def test_of_a_pf_that_had_no_vfs_nothing_is_told(tree: Tree) -> None:
+    place = Place(tree, pf())
+    kept = pf_with_a_record(place, 0)
+    (outcome,) = place.carry_out([place.plan(_ONE, "default", kept)], kept)
+    assert (outcome.kind, outcome.notes) == (Kind.SWITCHED, ())
+
+
+# --- words
 
 
 def test_who_is_left_out_is_told_for_whom_and_what_to_do() -> None:

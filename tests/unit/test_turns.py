@@ -49,12 +49,13 @@ def done(asked: Request, _tell: Tell | None = None) -> Outcome:
 
 
 class Turned:
-    """Turns whose workers do for each request what `work` says, and what they answered; `count` waits for so many
-    answers.
+    """Turns whose workers do for each request what `work` says, and what they answered; `had_turn`: whether the
+    request of each answer was begun. `count` waits for so many answers.
     """
 
     def __init__(self, work: Work = done, deadline: float = _DEADLINE) -> None:
         self.answers: list[Outcome] = []
+        self.had_turn: list[bool] = []
         self.told: list[tuple[str, Step]] = []
         self.asked_after: list[tuple[Request, int, Step]] = []
         self._work = work
@@ -81,8 +82,9 @@ class Turned:
     def _told(self, asked: Request, step: Step) -> None:
         self.told.append((asked.wanted, step))
 
-    def answered(self, outcomes: Sequence[Outcome]) -> None:
+    def answered(self, outcomes: Sequence[Outcome], begun: bool) -> None:
         self.answers += outcomes
+        self.had_turn += [begun] * len(outcomes)
         self._new.set()
 
     async def until(self, number: int) -> None:
@@ -368,6 +370,7 @@ def test_of_who_asks_faster_than_the_kernel_switches_so_many_wait_and_the_next_a
             turned.take_on(request(OTHER, "beside it"), request(ONE, "together"))
         refused = await turned.count(6)
         assert {(kind, code) for _, kind, code in refused} == {(Kind.REFUSED, Code.TOO_MANY)}
+        assert not any(turned.had_turn)
         assert [wanted for wanted, _, _ in refused[:3]] == ["too many", "beside it", "together"]
         assert all(answer.sentence and answer.hint for answer in turned.answers)
         assert OTHER not in turned.turns.steps
@@ -398,9 +401,9 @@ def test_what_was_asked_together_is_one_turn_of_one_worker_and_each_hears_its_ow
         return done(asked)
 
     class Together(Turned):
-        def answered(self, outcomes: Sequence[Outcome]) -> None:
+        def answered(self, outcomes: Sequence[Outcome], begun: bool) -> None:
             together.append([outcome.request.wanted for outcome in outcomes])
-            super().answered(outcomes)
+            super().answered(outcomes, begun)
 
     together: list[list[str]] = []
 
@@ -610,6 +613,41 @@ def test_a_deadline_of_nothing_is_past_at_once_and_holds_for_that_one_alone(gate
 # --- beginning, ending
 
 
+def test_with_each_answer_it_is_told_whether_its_request_was_begun(gate: Gate) -> None:
+    """Only what was begun is written down as such, so only that has an end to be written down."""
+
+    def work(asked: Request, _tell: Tell) -> Outcome:
+        if asked.wanted == "hangs":
+            gate.wait()
+        if asked.wanted == "refused":  # for the reason for which others are refused that were never begun
+            return Outcome(asked, Kind.REFUSED, asked.wanted, code=Code.STUCK)
+        return done(asked)
+
+    async def test() -> None:
+        turned = Turned(work, deadline=0.3)
+        turned.take_on(request(ONE, "hangs"))
+        for wanted in ("withdrawn", "behind"):
+            turned.take_on(request(ONE, wanted))
+        turned.turns.withdraw(lambda each: each.wanted == "withdrawn")
+        await turned.until(3)
+        turned.take_on(request(ONE, "late"))
+        gate.let_on()
+        await turned.until(5)
+        turned.take_on(request(ONE, "refused"))
+        answers = await turned.count(6)
+        assert [(wanted, kind, had) for (wanted, kind, _), had in zip(answers, turned.had_turn, strict=True)] == [
+            ("withdrawn", Kind.REFUSED, False),
+            ("hangs", Kind.STUCK, True),
+            ("behind", Kind.REFUSED, False),
+            ("late", Kind.REFUSED, False),
+            ("hangs", Kind.SWITCHED, True),
+            ("refused", Kind.REFUSED, True),
+        ]
+        await turned.nothing_is_left()
+
+    run(test)
+
+
 def test_a_worker_that_is_killed_is_told_as_lost_and_the_next_has_its_turn() -> None:
     def work(asked: Request, _tell: Tell) -> Outcome:
         if asked.wanted == "dies":
@@ -621,6 +659,7 @@ def test_a_worker_that_is_killed_is_told_as_lost_and_the_next_has_its_turn() -> 
         turned.take_on(request(ONE, "dies"))
         turned.take_on(request(ONE, "lives"))
         assert await turned.count(2) == [("dies", Kind.LOST, Code.INTERNAL), ("lives", Kind.SWITCHED, None)]
+        assert "if it has left anything half done, that is put back" in turned.answers[0].hint
 
     run(test)
 
@@ -643,6 +682,7 @@ def test_requests_that_cannot_begin_are_answered_too(error: Exception, code: Cod
             (Kind.REFUSED, code),
             (Kind.SWITCHED, None),
         ]
+        assert all(turned.had_turn), "it may stand in the journal"
         await turned.nothing_is_left()
 
     run(test)
@@ -650,7 +690,7 @@ def test_requests_that_cannot_begin_are_answered_too(error: Exception, code: Cod
 
 def test_who_is_told_of_an_answer_sees_how_many_are_open_and_may_take_on_another_that_counts() -> None:
     class Again(Turned):
-        def answered(self, outcomes: Sequence[Outcome]) -> None:
+        def answered(self, outcomes: Sequence[Outcome], begun: bool) -> None:
             (outcome,) = outcomes
             seen.append((outcome.request.wanted, self.turns.open))
             if outcome.request.wanted == "a":

@@ -4,6 +4,7 @@
 import os
 import shutil
 import struct
+import subprocess
 import sys
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -14,8 +15,10 @@ import pytest
 from flavourd.device import DeviceId
 from flavourd.facts import Holder, Mount, Use
 from flavourd.guards import findings
+from flavourd.usage.ask import Processes
 from flavourd.usage.look import Usage
 from flavourd.usage.rtnetlink import Local, Route, Tables
+from flavourd.usage.scan import OpenFile, Wanted
 from flavourd.use import Process
 
 from .conftest import Tree
@@ -337,6 +340,55 @@ def test_a_filesystem_of_several_disks_is_told_for_each_of_them(tree: Tree) -> N
     assert told(root) == ["mounted: sda is part of a filesystem that is mounted -> umount that filesystem; see findmnt"]
 
 
+def test_a_log_on_another_disk_is_a_mount_of_that_disk(tree: Tree) -> None:
+    root = tree(pci() | disk("sda", "8:0") | _HOST)
+    (root / "proc/1/mountinfo").write_text("1 1 8:16 / /x rw - xfs /dev/sdb rw,logdev=/dev/sda,noquota\n")
+    assert told(root) == ["mounted: sda is mounted at /x -> umount /x"]
+
+
+def test_what_calls_itself_a_disk_is_none(tree: Tree) -> None:
+    """Anybody may mount a tmpfs in a user namespace of his own, and say what its source is."""
+    lines = "0:50 /a tmpfs /dev/sda\n0:51 /b fuse.x /dev/sda"
+    assert told(tree(pci() | disk("sda", "8:0") | process(1, mounts=lines))) == []
+
+
+def test_a_filesystem_on_a_loop_device_on_a_disk_is_told(tree: Tree) -> None:
+    root = tree(
+        pci()
+        | disk("sda", "8:0", partitions={"sda1": "8:1"})
+        | virtual("loop3", "7:3", "", {"loop/backing_file": "/dev/sda1\n"})
+        | virtual("loop4", "7:4", "", {"loop/backing_file": "/srv/image\n"})
+        | _HOST
+    )
+    assert told(root) == ["stacked: loop device loop3 stands on sda1 -> losetup -d /dev/loop3"]
+    (root / "proc/1/mountinfo").write_text("1 1 7:3 / /x rw - ext4 /dev/loop3 rw\n")
+    assert told(root) == ["mounted: sda1 (loop3 on it) is mounted at /x -> umount /x"]
+
+
+def test_what_the_kernel_exports_is_told(tree: Tree) -> None:
+    config = "sys/kernel/config"
+    root = tree(
+        pci()
+        | disk("sda", "8:0", partitions={"sda1": "8:1"})
+        | {f"{config}/target/core/iblock_0/one/udev_path": "/dev/sda\n"}
+        | {f"{config}/nvmet/subsystems/nqn.x/namespaces/{n}/device_path": "/dev/sda1\n" for n in (1, 2)}
+        | {f"{config}/nvmet/subsystems/nqn.x/namespaces/{n}/enable": f"{n % 2}\n" for n in (1, 2)}
+        | _HOST
+    )
+    hint = "-> end that export, with targetcli or nvmetcli"
+    assert told(root) == [
+        f"stacked: export iblock_0/one stands on sda {hint}",
+        f"stacked: export nqn.x/1 stands on sda1 {hint}",
+    ]
+
+
+def test_a_journal_of_a_filesystem_on_another_disk_is_told(tree: Tree) -> None:
+    root = tree(
+        pci() | disk("sda", "8:0") | disk("sdb", "8:16") | _HOST | {"proc/fs/jbd2/sda/": "", "proc/fs/jbd2/sdb-8/": ""}
+    )
+    assert told(root) == ["stacked: journal of another filesystem stands on sda -> umount that filesystem; see findmnt"]
+
+
 def test_the_disks_of_a_bcachefs_are_told_by_its_source(tree: Tree) -> None:
     root = tree(pci() | disk("sda", "8:0") | process(1, mounts="0:60 /p bcachefs /dev/sdz:/dev/sda"))
     assert told(root) == ["mounted: sda is mounted at /p -> umount /p"]
@@ -400,6 +452,7 @@ def test_who_has_a_node_open_is_told(tree: Tree) -> None:
         | process(10, "game", "", "/dev/dri/renderD128")
         | process(11, "other", "", "/dev/dri/card1")
         | process(12, "(udev-worker)", "", "/dev/dri/card0")
+        | process(13, "blkid", "systemd-udevd.service/udev", "/dev/dri/card0")
         | process(os.getpid(), "own", "", "/dev/dri/card0")
     )
     assert told(root) == [
@@ -421,13 +474,39 @@ def test_who_only_waits_for_the_power_key_does_not_count(tree: Tree) -> None:
 
 
 def test_a_node_that_goes_by_another_name_is_told_by_its_number(tree: Tree) -> None:
-    """/dev/zero of this host stands for it."""
-    root = tree(pci() | node("drm", "1:5", _CARD, "dri/card0") | _HOST | process(9, "Xorg", files="/dev/zero"))
+    """/dev/full of this host stands for it."""
+    root = tree(pci() | node("drm", "1:7", _CARD, "dri/card0") | _HOST | process(9, "Xorg", files="/dev/full"))
     assert told(root) == ["open: /dev/dri/card0 is open by Xorg (pid 9) -> stop Xorg (pid 9)"]
 
 
 def test_a_character_device_with_the_number_of_a_disk_is_another_one(tree: Tree) -> None:
-    assert told(tree(pci() | disk("sda", "1:5") | _HOST | process(9, "x", files="/dev/zero"))) == []
+    assert told(tree(pci() | disk("sda", "1:7") | _HOST | process(9, "x", files="/dev/full"))) == []
+
+
+NVIDIA = {
+    f"proc/driver/nvidia/gpus/{_A.name}/information": "Model: \t NVIDIA X\nDevice Minor: \t 0\nGPU Excluded:\t No\n"
+}
+
+
+def test_the_node_of_a_nvidia_card_is_told_by_its_driver(tree: Tree) -> None:
+    """It has no entry in sysfs."""
+    daemon = process(9, "nvidia-persiste", "nvidia-persistenced.service", "/dev/nvidia0 /dev/nvidiactl")
+    root = tree(pci(driver="nvidia") | NVIDIA | _HOST | daemon | process(10, "cuda", files="/dev/nvidia1"))
+    assert told(root) == [
+        "open: /dev/nvidia0 is open by nvidia-persiste (pid 9, nvidia-persistenced.service)"
+        " -> stop nvidia-persistenced.service"
+    ]
+    assert [one.pid for one in Usage(root).holders(_A)] == [9]
+
+
+@pytest.mark.parametrize("text", [None, "", "Model: X\n", "Device Minor: x\n"])
+def test_a_nvidia_card_whose_node_is_not_told_may_be_open(tree: Tree, text: str | None) -> None:
+    files = {} if text is None else dict.fromkeys(NVIDIA, text)
+    assert told(tree(pci(driver="nvidia") | files | _HOST)) == [
+        "open: it may be open: /proc/driver/nvidia/gpus does not tell its node in /dev"
+        " -> end what uses NVIDIA cards, `systemctl stop nvidia-persistenced` first"
+    ]
+    assert told(tree(pci(_B, driver="nouveau")), _B) == []
 
 
 def test_the_node_of_an_usb_device_is_told_without_its_lock(tree: Tree) -> None:
@@ -535,6 +614,18 @@ def test_interfaces_in_another_network_namespace_leave_an_empty_directory(tree: 
     assert told(root) == []
 
 
+def test_an_interface_in_another_network_namespace_is_counted_beside_one_that_is_here(tmp_path: Path) -> None:
+    """On a real sysfs: each namespace has a loopback interface below devices/virtual."""
+    code = f"from flavourd.usage.below import below; found = below('{tmp_path}/devices/virtual', '{tmp_path}/class')"
+    look = f'{sys.executable} -c "{code}; print(found.networks, found.away)"'
+    shell = f"mount -t sysfs none {tmp_path} || exit 77; {look}"
+    command = ["unshare", "--map-root-user", "--mount", "--net", "sh", "-c", shell]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip("this host does not let us have a network namespace")
+    assert done.stdout == "['lo'] True\n", done.stderr
+
+
 def word(address: str) -> str:
     """An address as /proc/net/tcp writes it, whatever this machine's byte order."""
     packed = ip_address(address).packed
@@ -600,7 +691,15 @@ def test_what_cannot_be_asked_of_the_kernel_is_told(tree: Tree) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     root = tree(pci() | interface("eth0", 2))
-    assert Usage(root, refused).of(_A).unknown == ("routes and addresses: Operation not permitted",)
+    (found,) = findings(Usage(root, refused).of(_A))
+    assert (found.guard, found.sentence, found.hint) == (
+        "route",
+        "a default route may lead through eth0: routes and addresses: Operation not permitted",
+        "see `ip route show default`, and ask again",
+    )
+    (root / "sys/class/net/eth0/flags").write_text("0x1002\n")
+    down = Usage(root, refused).of(_A)
+    assert (findings(down), down.unknown) == ((), ("routes and addresses: Operation not permitted",))
     assert use(root, tables=locals_((2, "192.0.2.2"))).unknown == ("TCP connections: /proc/net/tcp cannot be read",)
     assert use(root, tables=Tables((Route(4, None),))).unknown == (
         "where a default route leads that only a nexthop object tells",
@@ -646,6 +745,7 @@ def test_of_several_framebuffers_the_first_is_the_consoles(
         pci(facts={"class": "0x038000\n"} | facts)
         | node("graphics", "29:0", f"pci0000:00/{_A.name}/graphics/{name}")
         | {"sys/class/vtconsole/vtcon1/name": "(M) frame buffer device\n", "sys/class/vtconsole/vtcon1/bind": "1\n"}
+        | _HOST
     )
     assert bool(display(root)) is shown
 
@@ -656,6 +756,7 @@ def test_a_framebuffer_of_the_driver_is_the_console_if_a_console_is_bound_to_one
         | node("graphics", "29:0", f"pci0000:00/{_A.name}/graphics/fb0")
         | {"sys/class/vtconsole/vtcon0/name": "(S) dummy device\n", "sys/class/vtconsole/vtcon0/bind": "1\n"}
         | {"sys/class/vtconsole/vtcon1/name": "(M) frame buffer device\n", "sys/class/vtconsole/vtcon1/bind": "1\n"}
+        | _HOST
     )
     assert display(root) == ["display: the host's console is on it (fb0)"]
     (root / "sys/class/vtconsole/vtcon1/bind").write_text("0\n")
@@ -768,6 +869,44 @@ def test_who_holds_a_device_is_told_while_the_kernel_releases_it(tree: Tree) -> 
     (root / "proc/10/fd").mkdir()
     (root / "proc/10/fd/4").symlink_to("/dev/vfio/devices/vfio3 (deleted)")
     assert [one.pid for one in Usage(root).holders(_A)] == [9, 10]
+
+
+def test_a_driver_that_is_in_use_may_be_held_by_who_cannot_be_seen(tree: Tree) -> None:
+    """Without process 1 in /proc others cannot be seen (proc(5), hidepid)."""
+    root = tree(vfio())
+    (found,) = findings(use(root))
+    assert (found.guard, found.sentence) == (
+        "held",
+        "it may be held through VFIO: open files of other users' processes could not be looked at",
+    )
+    assert "flavourd-processes" in found.hint
+    assert use(root).unknown == (), "it is told once"
+    assert told(tree(process(9, "qemu", "vm.scope", "/dev/vfio/12"))) == [_HELD], "whoever else holds it"
+    assert told(tree(_HOST)) == [_HELD]
+
+
+def test_nodes_may_be_open_and_disks_mounted_by_who_cannot_be_seen(tree: Tree) -> None:
+    hint = "-> see `systemctl status flavourd-processes.socket flavourd-processes.service`"
+    assert told(tree(pci() | disk("sda", "8:0"))) == [
+        f"open: /dev/sda may be open: open files of other users' processes could not be looked at {hint}",
+        f"mounted: a filesystem on sda may be mounted: mounts of the host itself could not be looked at {hint}",
+    ]
+
+
+def test_all_that_a_pf_and_its_vfs_have_is_looked_for_at_once(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree(busy())
+    looks: list[Wanted] = []
+
+    def counted(self: Processes, wanted: Wanted) -> tuple[tuple[OpenFile, ...], str]:
+        looks.append(wanted)
+        return real(self, wanted)
+
+    real = Processes.files
+    monkeypatch.setattr(Processes, "files", counted)
+    findings(use(root, tables=_BUSY))
+    (wanted,) = looks
+    assert {"/dev/vfio/12", "/dev/sda", "/dev/dri/card0", "/dev/md0"} <= set(wanted.nodes)
+    assert wanted.sockets == ["11"]
 
 
 # --- libvirt

@@ -27,6 +27,7 @@ CGROUP = Path("/sys/fs/cgroup/system.slice/flavourd.service/cgroup.procs")
 PARAMETERS = Path("/sys/module/test_vfio_pci/parameters")
 STEPS = ("waiting", "begun", "loading", "unbinding", "binding", "refused", "restoring")
 SETTLED_SECONDS = 60
+LAST_WORDS_SECONDS = 10
 
 
 def processes() -> dict[int, tuple[int, str]]:
@@ -158,7 +159,9 @@ class Round:
                 status = ask("Status", deadline - time.monotonic())
             if status and status.get("ready") and not status["open"] and not status["stuck"] and len(processes()) == 1:
                 for call in calls:
-                    listen([call], 1)
+                    last = time.monotonic() + LAST_WORDS_SECONDS
+                    while call.open and time.monotonic() < last:  # the end of a stream may come in pieces
+                        listen([call], last - time.monotonic())
                     if call.open:
                         raise Wrong("a caller has neither an answer nor a closed connection")
                 return

@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the desk writes down, and what it goes on with after a crash; with real workers, on devices of which nothing is
+to be written: they are where they are to be, or are refused.
+"""
+
+import asyncio
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+
+import pytest
+
+from flavourd.desk import Desk
+from flavourd.device import Binding, DeviceId
+from flavourd.errors import Code
+from flavourd.journal import since_boot
+from flavourd.outcome import Kind, Outcome
+from flavourd.record import Record
+from flavourd.request import Origin, Request
+
+from .conftest import Tree
+from .full import full_at
+
+_DEADLINE = 60
+_ONE, _TWO, _GONE = (DeviceId("pci", f"0000:0{number}:00.0") for number in (1, 2, 9))
+_FLAVOURS = """
+flavours:
+  vfio:
+    description: for virtual machines
+    proof: vfio-dev
+    buses:
+      pci: {universal: {module: vfio_pci, driver: vfio-pci}}
+"""
+_IN_FLAVOUR = {"vfio-dev/vfio0/": ""}
+
+
+def pci(device: DeviceId, files: dict[str, str] | None = None) -> dict[str, str]:
+    common = {
+        "subsystem": "-> ../../../pci",
+        "driver": "-> ../../drivers/e1000e",
+        "driver_override": "(null)\n",
+        "modalias": "pci:x\n",
+    }
+    return {f"sys/bus/pci/devices/{device.name}/{name}": text for name, text in (common | (files or {})).items()}
+
+
+def in_use(device: DeviceId) -> dict[str, str]:
+    """A PF with a VF."""
+    vf = "0000:01:10.0"
+    physfn = {f"sys/bus/pci/devices/{vf}/physfn": f"-> ../{device.name}"}
+    return pci(device, {"sriov_totalvfs": "7\n", "virtfn0": f"-> ../{vf}"}) | physfn
+
+
+class Room:
+    """A desk of its own, and what was answered there."""
+
+    def __init__(self, tree: Tree, settings: str = "access: {}", deadline: float = _DEADLINE) -> None:
+        etc = {"etc/flavourd/flavours.yaml": _FLAVOURS, "etc/flavourd/flavourd.yaml": settings}
+        self.root = tree(etc | {"proc/": "", "dev/": ""})
+        self.answers: list[Outcome] = []
+        self.desk = Desk(self.root, deadline, lambda _asked, _step: None, self.answers.append)
+        self.journal = self.desk.host.journal
+        self.journal.prepare()
+
+    def record(self, device: DeviceId, *, unfinished: bool = False, original: str = "e1000e") -> Record:
+        made = Record(
+            device, self.instance(device), Binding(original), "vfio", override="vfio-pci", unfinished=unfinished
+        )
+        self.journal.save(made)
+        return made
+
+    def instance(self, device: DeviceId) -> int:
+        return self.desk.host.sysfs.instance(device)
+
+    def busy(self, key: str) -> int:
+        """Hold the lock of a key, as a worker of an earlier daemon does; closing the descriptor lets others on."""
+        fd = os.open(self.root / f"run/flavourd/locks/{key.replace('/', ':')}", os.O_CREAT | os.O_RDWR)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
+
+    def told(self) -> list[tuple[DeviceId, Kind, Code | None]]:
+        return [(answer.request.device, answer.kind, answer.code) for answer in self.answers]
+
+    def begun(self) -> list[DeviceId]:
+        """What the next daemon would go on with."""
+        return [request.device for requests in self.journal.unanswered() for request in requests]
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        while not true():
+            await asyncio.sleep(0.001)
+
+    async def finished(self) -> None:
+        """All is answered, also what was stuck."""
+        await self.until(lambda: not self.desk.turns.steps)
+        await self.desk.turns.all_answered()
+
+
+def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
+    unforeseen: list[object] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unforeseen.append(context))
+        await asyncio.wait_for(test(), _DEADLINE)
+
+    asyncio.run(main())
+    assert unforeseen == [], f"the daemon would have ended: {unforeseen}"
+
+
+def ask(device: DeviceId, wanted: str = "vfio", origin: Origin = Origin.VARLINK, seqnum: int = 0) -> Request:
+    return Request(device, wanted, origin, seqnum=seqnum)
+
+
+# --- what is begun, and its end
+
+
+def test_what_is_dropped_because_the_kernel_let_go_so_late_is_not_carried_out_at_the_next_start(tree: Tree) -> None:
+    tree(pci(_ONE))
+
+    async def test() -> None:
+        room = Room(tree, "stuck: {then: drop}", deadline=0.2)
+        lock = room.busy(str(_ONE))
+        room.desk.ask([ask(_ONE)])
+        await room.until(lambda: room.told() == [(_ONE, Kind.STUCK, Code.STUCK)])
+        assert room.begun() == [_ONE]
+        os.close(lock)
+        await room.finished()
+        assert room.told()[1:] == [(_ONE, Kind.REFUSED, Code.STUCK)]
+        assert room.begun() == []
+
+    run(test)
+
+
+def test_what_was_refused_before_its_turn_ends_nothing_that_is_in_work(tree: Tree) -> None:
+    tree(pci(_ONE, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree, deadline=0.2)
+        lock = room.busy(str(_ONE))
+        room.desk.ask([ask(_ONE)])
+        room.desk.ask([ask(_ONE, "default")])
+        await room.until(lambda: len(room.answers) == 2)
+        room.desk.ask([ask(_ONE, "default")])
+        assert [code for _, _, code in room.told()] == [Code.STUCK] * 3
+        assert room.begun() == [_ONE]
+        os.close(lock)
+        await room.finished()
+        assert room.told()[3:] == [(_ONE, Kind.ALREADY, None)]
+        assert room.begun() == []
+
+    run(test)
+
+
+def test_where_nothing_can_be_written_down_everybody_behind_who_is_stuck_is_answered_all_the_same(tree: Tree) -> None:
+    tree(pci(_ONE, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree, deadline=0.2)
+        lock = room.busy(str(_ONE))
+        room.desk.ask([ask(_ONE)])
+        room.desk.take_on([ask(_ONE, origin=Origin.UEVENT, seqnum=number) for number in (1, 2, 3)])
+        await room.until(lambda: room.desk.turns.waiting == 3)
+        with full_at(0):
+            await room.until(lambda: len(room.answers) == 4)
+        assert [code for _, _, code in room.told()] == [Code.STUCK] * 4
+        assert (room.desk.turns.open, set(room.desk.turns.stuck)) == (0, {_ONE})
+        os.close(lock)
+        await room.finished()
+        room.desk.ask([ask(_ONE)])
+        await room.finished()
+        assert [kind for _, kind, _ in room.told()[4:]] == [Kind.ALREADY, Kind.ALREADY]
+
+    run(test)
+
+
+# --- the device that is meant
+
+
+def test_a_request_is_for_the_device_that_stood_there_when_it_came(tree: Tree) -> None:
+    root = tree(pci(_ONE, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree)
+        lock = room.busy(str(_ONE))
+        for wanted in ("vfio", "vfio", "default"):
+            room.desk.ask([ask(_ONE, wanted)])
+        await room.until(lambda: room.desk.turns.waiting == 2)
+        ((begun,),) = room.journal.unanswered()
+        assert begun.instance == room.instance(_ONE)
+        home = root / f"sys/bus/pci/devices/{_ONE.name}"
+        home.rename(home.with_name("pulled"))  # kept, or the next one might get its inode
+        tree(pci(_ONE, _IN_FLAVOUR))
+        os.close(lock)
+        await room.finished()
+        assert room.told() == [(_ONE, Kind.REFUSED, Code.NO_DEVICE)] * 3
+        room.desk.ask([ask(_ONE)])
+        await room.finished()
+        assert room.told()[3:] == [(_ONE, Kind.ALREADY, None)]
+
+    run(test)
+
+
+# --- keys
+
+
+@pytest.mark.parametrize("serial", [True, False])
+def test_devices_whose_way_back_leads_to_a_driver_that_wants_them_one_by_one_take_turns(
+    tree: Tree, serial: bool
+) -> None:
+    for device in (_ONE, _TWO):
+        tree(pci(device))
+
+    async def test() -> None:
+        room = Room(tree, f"serial_drivers: [{'ioatdma' if serial else 'other'}]")
+        for device in (_ONE, _TWO):
+            room.record(device, original="ioatdma")
+            room.desk.ask([ask(device, "no such flavour")])
+        await room.finished()
+        assert [code for _, _, code in room.told()] == [Code.UNKNOWN_FLAVOUR] * 2
+        locks = {path.name for path in (room.root / "run/flavourd/locks").iterdir()}
+        assert ("driver ioatdma" in locks) is serial
+
+    run(test)
+
+
+def test_a_record_that_cannot_be_read_keeps_no_request_from_its_turn_which_tells_it(tree: Tree) -> None:
+    tree(pci(_ONE))
+
+    async def test() -> None:
+        room = Room(tree)
+        tree({f"run/flavourd/records/pci:{_ONE.name}.json": "{"})
+        room.desk.ask([ask(_ONE)])
+        await room.finished()
+        assert room.told() == [(_ONE, Kind.REFUSED, Code.RECORD)]
+
+    run(test)
+
+
+# --- after a crash
+
+
+def test_of_a_group_one_of_which_went_away_the_others_are_put_back_by_the_one_answer_that_all_get(tree: Tree) -> None:
+    """Not at once: a worker that the dead daemon has left behind may still be at it."""
+    tree(pci(_ONE))
+
+    async def test() -> None:
+        room = Room(tree)
+        room.record(_ONE, unfinished=True)
+        room.journal.begin([replace(ask(_GONE), instance=7), replace(ask(_ONE), instance=room.instance(_ONE))])
+        lock = room.busy(str(_ONE))
+        room.desk.recover()
+        assert room.answers == []
+        os.close(lock)
+        await room.finished()
+        assert room.told() == [(_GONE, Kind.REFUSED, Code.NO_DEVICE), (_ONE, Kind.UNDONE, Code.TOGETHER)]
+        assert list(room.journal.records()) == []
+        assert room.begun() == []
+
+    run(test)
+
+
+def test_what_is_recovered_waits_for_the_worker_that_was_left_behind_no_longer_than_it_would_have(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flavourd.desk._SUCCESSOR_SECONDS", 0.2)
+    tree(pci(_ONE, _IN_FLAVOUR))
+    tree(pci(_TWO, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree)
+        for device in (_ONE, _TWO):  # long ago: at the boot of this machine
+            room.journal.begin([replace(ask(device), instance=room.instance(device), begun=0.1)])
+        lock = room.busy(str(_ONE))
+        now = since_boot()
+        asked = [ask(_ONE), *(replace(ask(device), begun=now - 10) for device in (_ONE, _TWO))]
+        patience = [room.desk._patience(each) for each in asked]
+        assert patience == [_DEADLINE, pytest.approx(_DEADLINE - 10, abs=5), _DEADLINE], (
+            "nobody is at work with the last"
+        )
+        room.desk.recover()
+        await room.until(lambda: len(room.answers) == 2)
+        assert set(room.told()) == {(_ONE, Kind.STUCK, Code.STUCK), (_TWO, Kind.ALREADY, None)}
+        os.close(lock)
+        await room.finished()
+        assert room.told()[2:] == [(_ONE, Kind.ALREADY, None)]
+
+    run(test)
+
+
+def test_what_is_recovered_and_refused_before_its_turn_is_not_carried_out_at_a_later_start(tree: Tree) -> None:
+    group = {"iommu_group": "-> ../../../../kernel/iommu_groups/7"}
+    for device in (_ONE, _TWO):
+        tree(pci(device, group | _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree, deadline=0.3)
+        for device in (_ONE, _TWO):
+            room.journal.begin([replace(ask(device), instance=room.instance(device))])
+        lock = room.busy(str(_ONE))
+        room.desk.recover()
+        await room.until(lambda: len(room.answers) == 2)
+        assert room.told()[1] == (_TWO, Kind.REFUSED, Code.KIN_STUCK)
+        assert room.begun() == [_ONE]
+        os.close(lock)
+        await room.finished()
+        assert room.begun() == []
+
+    run(test)
+
+
+def test_what_is_gone_or_stands_there_no_more_is_forgotten_and_what_is_in_work_settles_its_record_itself(
+    tree: Tree,
+) -> None:
+    root = tree(pci(_ONE, _IN_FLAVOUR))
+    tree(pci(_TWO))
+
+    async def test() -> None:
+        room = Room(tree)
+        one, two = room.record(_ONE), room.record(_TWO)
+        room.journal.save(replace(one, device=_GONE))
+        room.desk.forget_gone()
+        assert list(room.journal.records()) == [one, two]
+        lock = room.busy(str(_ONE))
+        room.desk.ask([ask(_ONE)])
+        await room.until(lambda: room.desk.turns.waiting == 0)
+        room.journal.save(replace(two, instance=two.instance + 1))
+        shutil.rmtree(root / f"sys/bus/pci/devices/{_ONE.name}")
+        room.desk.forget_gone()
+        assert list(room.journal.records()) == [one]
+        os.close(lock)
+        await room.finished()
+        assert room.told() == [(_ONE, Kind.REFUSED, Code.NO_DEVICE)]
+        assert list(room.journal.records()) == []
+
+    run(test)
+
+
+def test_what_keeps_a_device_from_its_way_back_is_told_once_and_it_is_tried_until_it_goes(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flavourd.aftercare._FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("flavourd.aftercare._LONGEST_PAUSE", 0.02)
+    root = tree(in_use(_ONE))
+
+    async def test() -> None:
+        room = Room(tree)
+        room.record(_ONE, unfinished=True, original="igb")
+        attempts: list[DeviceId] = []
+        put_back = room.desk._aftercare._put_back
+
+        def listening(device: DeviceId, first: bool) -> None:
+            attempts.append(device)
+            put_back(device, first)
+
+        room.desk._aftercare._put_back = listening
+        room.desk.recover()
+        await room.until(lambda: len(attempts) > 3)
+        assert room.told() == [(_ONE, Kind.REFUSED, Code.IN_USE)]
+        assert room.desk.counts[Kind.REFUSED] == 1
+        await room.until(lambda: not room.desk.turns.steps)
+        room.record(_ONE, unfinished=True)  # its own driver holds it: nothing is taken from anybody
+        await room.until(lambda: len(room.answers) == 2)
+        assert room.told()[1] == (_ONE, Kind.SWITCHED, None)
+        number = len(attempts)
+        await room.finished()
+        assert list(room.journal.records()) == []
+        assert not room.desk._aftercare._timers
+        assert len(attempts) == number
+        assert (root / f"sys/bus/pci/devices/{_ONE.name}/virtfn0").is_symlink()
+
+    run(test)
+
+
+def test_who_stops_puts_nothing_back_any_more_for_the_next_one_does(tree: Tree) -> None:
+    tree(in_use(_ONE))
+
+    async def test() -> None:
+        room = Room(tree)
+        made = room.record(_ONE, unfinished=True, original="igb")
+        room.desk.recover()
+        await room.desk.finish()
+        assert not room.desk._aftercare._timers
+        assert list(room.journal.unfinished()) == [made]
+
+    run(test)
