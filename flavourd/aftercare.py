@@ -3,6 +3,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from flavourd.device import DeviceId
 from flavourd.errors import Code
@@ -52,5 +53,6 @@ class Aftercare:
 
     def _again(self, device: DeviceId) -> None:
         del self._timers[device]
-        if self._half_done(device):
-            self._put_back(device, False)
+        with suppress(OSError):  # what cannot be read now is read at the next start
+            if self._half_done(device):
+                self._put_back(device, False)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 
 from flavourd import iommu
 from flavourd.device import Device, DeviceId
@@ -27,6 +26,8 @@ from flavourd.use import Guard, Severity
 
 # The event of a new device comes before the kernel lets drivers bind it, and some are probed asynchronously.
 _ARRIVAL_SECONDS = 1.0
+# After that long the guards look again: meanwhile modules were loaded, or other devices of a group switched.
+_FRESH_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,12 @@ def answer(
             stack.enter_context(host.journal.locked(keys, wait))
         except OSError as error:
             return [refused(request, not_written(request.device, error)) for request in requests]
+        began = time.monotonic()
         prospects = [_prospect(request, host, rules, wanted) for request in requests]
         if not all(each.planned and each.planned.already for each in prospects):
             prospects = [_guarded_too(each, prospects, host, rules) for each in prospects]
         if not (first := next((each.refusal for each in prospects if each.refusal), None)):
-            return _carry_out(prospects, host, rules, tell, wanted)
+            return _carry_out(prospects, began, host, rules, tell, wanted)
         return [
             _put_back(
                 each, number, each.refusal or refused(each.request, left_out(each.request, first)), host, rules, tell
@@ -127,11 +129,16 @@ def _guarded_too(prospect: _Prospect, together: Sequence[_Prospect], host: Host,
 
 
 def _carry_out(
-    prospects: Sequence[_Prospect], host: Host, rules: Rules, tell: TellOf, wanted: Callable[[], bool]
+    prospects: Sequence[_Prospect], began: float, host: Host, rules: Rules, tell: TellOf, wanted: Callable[[], bool]
 ) -> list[Outcome]:
+    """began: when the guards began to look."""
     plans = [each.planned for each in prospects if each.planned]
     together = {planned.device.id for planned in plans}
-    look_again = partial(_guarded, host=host, rules=rules, together=together)
+
+    def look_again(planned: Plan) -> None:
+        if time.monotonic() - began > _FRESH_SECONDS:
+            _guarded(planned, host, rules, together)
+
     outcomes = carry_out(plans, [each.record for each in prospects], host, tell, wanted, look_again)
     if rules.severities[Guard.GROUP] is Severity.OFF:
         return outcomes

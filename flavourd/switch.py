@@ -67,11 +67,9 @@ class Switch:
         except Contested as contested:
             hint = "find out who it is (driverctl, libvirt, a script), and let one of the two have the device"
             outcome = self._outcome(Kind.UNDONE, code=Code.CONTESTED, sentence=str(contested), hint=hint)
-        except FlavourError as error:
-            outcome = replace(
-                self._outcome(Kind.UNDONE, code=error.code, sentence=error.sentence, hint=error.hint),
-                findings=error.findings,
-            )
+        except FlavourError as error:  # before anything was touched
+            refused = self._outcome(Kind.REFUSED, code=error.code, sentence=error.sentence, hint=error.hint)
+            return replace(refused, findings=error.findings)
         except OSError as error:
             sentence = f"{error.filename or 'a step'} failed: {errno_text(error.errno or 0)}"
             outcome = self._outcome(Kind.UNDONE, code=Code.HOST, sentence=sentence, errno=error.errno)

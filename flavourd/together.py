@@ -5,7 +5,6 @@ What is meant to be done is on disk before the first write to any device, each s
 of it after the last.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -24,9 +23,6 @@ from flavourd.request import Request
 from flavourd.step import Step
 from flavourd.switch import Checks, Switch
 
-# After that long the look of the guards is taken again: meanwhile modules were loaded, or other devices switched.
-_FRESH_SECONDS = 0.5
-
 # Number of the plan, and its step.
 TellOf = Callable[[int, Step], None]
 
@@ -37,23 +33,18 @@ def carry_out(
     host: Host,
     tell: TellOf,
     wanted: Callable[[], bool] = lambda: True,
-    look_again: Callable[[Plan], object] = lambda _planned: None,
+    look_again: Callable[[Plan], None] = lambda _planned: None,
 ) -> list[Outcome]:
     """Outcomes in the order of the plans. records: what was remembered before. wanted: see Checks. look_again: at what
     the host uses a device for; FlavourError if that is against the plan by now.
     """
     if error := _write_down(plans, records, host):
         return [refused(planned.request, error) for planned in plans]
-    looked_at = time.monotonic()
 
     def switch_of(number: int, planned: Plan) -> Switch:
-        def still_free() -> None:
-            if time.monotonic() - looked_at > _FRESH_SECONDS:
-                look_again(planned)
-
         device = planned.device.id
         remember = partial(_remember, host.journal, device)
-        checks = Checks(wanted, still_free, remember)
+        checks = Checks(wanted, partial(look_again, planned), remember)
         return Switch(
             planned, host.sysfs, host.kmod, host.kmsg(device), partial(_mark, number, planned, host, tell), checks
         )
@@ -187,6 +178,8 @@ def _settle(planned: Plan, original: Binding, outcome: Outcome, before: Record |
             # `default` may still bring the original back, once the kernel lets it.
             override = host.sysfs.override(device)
             journal.change(device, original=asdict(original), override=override, unfinished=False)
+        case Kind.REFUSED if before and planned.half_done:  # and so it stays, for now
+            journal.restore(before)
         case Kind.UNDONE | Kind.REFUSED if before and not before.unfinished and planned.original == before.original:
             journal.restore(before)
         case _:

@@ -21,7 +21,7 @@ from flavourd.usage.scan import Wanted
 _IDLE_SECONDS = 30
 _LIFE_SECONDS = 240  # less than RuntimeMaxSec= of the unit
 # Whoever comes while a look is taken waits for that one and his own.
-_LOOK_SECONDS = 5
+_LOOK_SECONDS = 3
 _HANG_SECONDS = 2  # beyond that
 _LONGEST_QUESTION = 8 << 20
 _MOUNTS: dict[str, object] = {"mounts": {}}

@@ -117,8 +117,6 @@ def unescaped(text: str) -> str:
 def _unit(cgroups: str) -> str | None:
     for line in cgroups.split("\n"):
         if line.startswith("0::"):
-            system, manager, _ = line.partition("/user@")
-            if manager:  # systemctl knows the user's units only if it is told whose they are
-                return None
+            system = line.partition("/user@")[0]  # units of a user's manager are unknown to systemctl
             return next((part for part in reversed(system.split("/")) if _UNIT.fullmatch(part)), None)
     return None

@@ -370,8 +370,9 @@ def test_several_that_are_all_there_already_stay_there_whoever_uses_them_though_
     """Whoever began to use them after the last of them was switched does so rightly."""
     where = host(tree)
     tree({**_WITH_VF, **{f"{path}/vfio-dev/vfio0/": "" for path in (_PATH, _OTHER_PATH)}})
-    made = record(where, unfinished=True)
-    where.journal.save(replace(made, device=_OTHER, instance=where.sysfs.instance(_OTHER)))
+    made = replace(record(where, unfinished=True), original=Binding("igb"))
+    for device in (_ID, _OTHER):
+        where.journal.save(replace(made, device=device, instance=where.sysfs.instance(device)))
     told = ask_all(where, *(Request(device, "vfio", Origin.RECOVERY) for device in (_ID, _OTHER)))
     assert [(outcome.kind, outcome.findings) for outcome in told] == [(Kind.ALREADY, ())] * 2
     assert list(where.journal.unfinished()) == []

@@ -378,8 +378,14 @@ def test_who_stops_puts_nothing_back_any_more_for_the_next_one_does(tree: Tree) 
     async def test() -> None:
         room = Room(tree)
         made = room.record(_ONE, unfinished=True, original="igb")
+        lock = room.busy(str(_ONE))
         room.desk.recover()
-        await room.desk.finish()
+        await room.until(lambda: room.desk.turns.waiting == 0)
+        stopping = asyncio.create_task(room.desk.finish())
+        await asyncio.sleep(0)
+        os.close(lock)
+        await stopping
+        assert room.told() == [(_ONE, Kind.REFUSED, Code.IN_USE)]
         assert not room.desk._aftercare._timers
         assert list(room.journal.unfinished()) == [made]
 

@@ -263,13 +263,10 @@ def test_a_driver_that_came_after_the_snapshot_is_on_disk_as_the_original_before
 
 
 @pytest.mark.parametrize("pf", [False, True], ids=["a device", "a PF with VFs"])
-def test_right_before_the_first_write_it_is_looked_again_and_who_uses_it_by_now_keeps_it(
-    tree: Tree, monkeypatch: pytest.MonkeyPatch, pf: bool
-) -> None:
+def test_right_before_the_first_write_it_is_looked_again_and_who_uses_it_by_now_keeps_it(tree: Tree, pf: bool) -> None:
     files = {"sriov_totalvfs": "7\n", "sriov_numvfs": "1\n", "virtfn0": "-> ../x"} if pf else {}
     place = Place(tree, device(_ONE, files) | loaded("x"), device(_TWO))
     plans = [place.plan(_ONE), place.plan(_TWO)]
-    monkeypatch.setattr("flavourd.together._FRESH_SECONDS", -1)
     outcomes = carry_out(plans, [None, None], place.host, lambda *_: None, look_again=in_use)
     assert [(outcome.kind, outcome.code) for outcome in outcomes] == [
         (Kind.REFUSED, Code.IN_USE),
@@ -281,12 +278,11 @@ def test_right_before_the_first_write_it_is_looked_again_and_who_uses_it_by_now_
     assert place.untouched()
 
 
-def test_on_the_way_back_it_is_looked_again_too(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_the_way_back_it_is_looked_again_too(tree: Tree) -> None:
     place = Place(tree, device(_ONE, {"driver_override": "vfio-pci\n"} | _IN_FLAVOUR))
     kept = replace(place.record(_ONE), original=Binding("igb"))
     place.host.journal.save(kept)
     planned = place.plan(_ONE, "default", kept)
-    monkeypatch.setattr("flavourd.together._FRESH_SECONDS", -1)
     (outcome,) = carry_out([planned], [kept], place.host, lambda *_: None, look_again=in_use)
     assert (outcome.kind, outcome.code, outcome.findings) == (Kind.REFUSED, Code.IN_USE, (_MOUNTED,))
     assert place.records() == {_ONE: kept}
