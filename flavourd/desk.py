@@ -188,18 +188,20 @@ class Desk:
                 self.host.journal.end(requests)
             self.forget(request.device for request in requests)
             for outcome in outcomes:
-                self._aftercare.after(outcome)
+                if outcome.kind is not Kind.STUCK:
+                    self._aftercare.after(outcome)
         except OSError as error:  # at worst something is done or told again after a restart
             sentence = f"what became of {requests[0].device} could not be written down: {error}"
             logs.tell_trouble(FlavourError(Code.HOST, sentence, "make room in /run"), logs.WARNING)
 
     def _half_done(self, device: DeviceId) -> bool:
-        """And nobody is at work with it."""
-        at_work = self._finishing or device in self.turns.steps
-        return not at_work and any(record.device == device for record in self.host.journal.unfinished())
+        """And it is ours to put back: who is being stopped leaves that to the next start."""
+        return not self._finishing and any(record.device == device for record in self.host.journal.unfinished())
 
     def _put_back(self, device: DeviceId, first: bool = False) -> None:
-        self._queue([Request(device, DEFAULT, Origin.PUT_BACK)], first=first)
+        """first: before whoever waits for the device; else only if nobody does, for he comes by in the end, too."""
+        if first or device not in self.turns.steps:
+            self._queue([Request(device, DEFAULT, Origin.PUT_BACK)], first=first)
 
     def _publish(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
