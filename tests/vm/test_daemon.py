@@ -58,8 +58,6 @@ def test_fifty_requests_at_once_are_all_answered_and_the_last_of_each_device_cou
 
 
 def test_an_overflow_of_uevents_is_survived_without_spinning_and_nothing_is_missed(vm: Machine) -> None:
-    # Without this capability libudev cannot lift the socket's buffer over the system's limit: a flood soon fills it.
-    drop_in(vm, "CapabilityBoundingSet=~CAP_NET_ADMIN\n")
     ask(vm, E1000_TWIN, "vfio")  # from now on its events carry our tag, so every one of them comes to the daemon
     pid = daemon(vm)
     vm.run("systemctl kill -s STOP flavourd")
@@ -319,7 +317,7 @@ def test_daemon_and_workers_have_no_capability_that_they_do_not_need(vm: Machine
     pid = daemon(vm)
     for process in (pid, int(vm.run(f"pgrep -P {pid}").out)):
         bits = int(vm.run(f"grep CapEff /proc/{process}/status").out.split()[1], 16)
-        assert {number for number in range(64) if bits >> number & 1} == {12, 16, 34}  # NET_ADMIN, SYS_MODULE, SYSLOG
+        assert {number for number in range(64) if bits >> number & 1} == {16, 34}  # SYS_MODULE, SYSLOG
 
 
 def test_the_journal_explains_the_messages(vm: Machine) -> None:

@@ -33,7 +33,10 @@ LAST_WORDS_SECONDS = 10
 def processes() -> dict[int, tuple[int, str]]:
     """Of the service: pid, parent and name."""
     found = {}
-    for pid in map(int, CGROUP.read_text().split() if CGROUP.exists() else ()):
+    there = ""
+    with suppress(OSError):  # it goes when the service ends
+        there = CGROUP.read_text()
+    for pid in map(int, there.split()):
         with suppress(OSError):
             name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition(" (")[2].rpartition(") ")
             state, parent = rest.split()[:2]
