@@ -85,14 +85,17 @@ def answer(
         ]
 
 
-def explain(request: Request, host: Host, rules: Rules) -> Plan:
-    """What `answer` would do if it began now; FlavourError if it would be refused. Nothing is touched."""
+def explain(request: Request, host: Host, rules: Rules, together: Collection[DeviceId] = ()) -> Plan:
+    """What `answer` would do if it began now; FlavourError if it would be refused. Nothing is touched.
+
+    together: devices of the same transaction.
+    """
     device = _snapshot(request, host, rules)
     record = host.journal.record(request.device, set_aside=False)
     if record and record.instance != device.instance:
         record = None
     planned = plan(request, device, rules.flavours, rules.index, record)
-    return planned if planned.already else _guarded(planned, host, rules, {request.device, *request.beside})
+    return planned if planned.already else _guarded(planned, host, rules, together)
 
 
 # ---

@@ -2,7 +2,7 @@
 """The methods of io.flavourd.Manager; the interface file beside this one says what each means."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -106,8 +106,8 @@ class Manager(VarlinkInterface, name=INTERFACE):
         requests = [request for name in flavours for request in asked.requests([id_], name, candidates, force)]
         return [await self._plan(request) for request in requests]
 
-    async def _plan(self, request: Request) -> wire.Plan:
-        work = partial(explain, request, self._desk.host, self._desk.rules())
+    async def _plan(self, request: Request, together: Collection[DeviceId] = ()) -> wire.Plan:
+        work = partial(explain, request, self._desk.host, self._desk.rules(), together)
         try:
             return wire.Plan.of(await self._desk.sight.look_at(request.device, work))
         except FlavourError as error:
@@ -178,7 +178,9 @@ class Manager(VarlinkInterface, name=INTERFACE):
         together = self._groups(named) if group else [[device] for device in named]
         requests = asked.requests([device for each in together for device in each], flavour, candidates, force)
         if dry_run:
-            yield _last(Progress(step=None, outcomes=None, plans=[await self._plan(request) for request in requests]))
+            members = {device: each for each in together for device in each}
+            plans = [await self._plan(request, members[request.device]) for request in requests]
+            yield _last(Progress(step=None, outcomes=None, plans=plans))
             return
         self._check_may_change("switch devices")
         async for progress in self._carry_out(requests, together):

@@ -299,7 +299,13 @@ def test_the_settings_say_what_a_guard_means(vm: Machine) -> None:
         found = refused(vm, E1000)
     assert set(found) == {"group"}
     assert f"pci/{E1000_TWIN} (e1000)" in found["group"].text
-    ctl(vm, "set", E1000, E1000_TWIN, "vfio")
+    both = (E1000, E1000_TWIN)
+    ctl(vm, "set", *both, "vfio", "--dry-run", rc=NOT_DONE)
+    ctl(vm, "set", *both, "vfio", rc=NOT_DONE)
+    assert [vm.driver(one) for one in both] == ["e1000", "e1000"], "each is a switch of its own, and may go alone"
+    ctl(vm, "set", "--group", E1000, "vfio", "--dry-run")
+    ctl(vm, "set", "--group", E1000, "vfio")
+    assert [vm.driver(one) for one in both] == ["vfio-pci", "vfio-pci"]
 
 
 def test_force_passes_over_what_it_names_and_nothing_else(vm: Machine) -> None:
