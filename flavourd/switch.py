@@ -116,7 +116,10 @@ class Switch:
         for candidate in self._plan.candidates:
             driver, refusal = self._driver_of(candidate)
             if driver and not (refusal := self._try(driver, candidate)):
-                return self._outcome(Kind.SWITCHED, candidate=candidate, notes=self._notes_of_claim(driver))
+                claimed = self._outcome(Kind.SWITCHED, candidate=candidate, notes=self._notes_of_claim(driver))
+                if claimed.driver == driver and claimed.proof:  # as it is told, so it was read back
+                    return claimed
+                refusal = Refusal(candidate.module, "took the device and was taken away from it at once")
             if driver:
                 self._check_uncontested(driver)
             if refusal:
