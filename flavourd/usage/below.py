@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# ruff: noqa: PTH110, PTH120
 """What goes away with a device's driver: everything that stands below the device's directory in sysfs."""
 
 import os
@@ -108,7 +107,7 @@ def _subdirectories(net: str) -> int:
     those of the namespace which sysfs was mounted in, what is counted are all (fs/kernfs/inode.c:set_nlink()).
     """
     try:
-        return os.stat(net).st_nlink - 2  # noqa: PTH116
+        return os.stat(net).st_nlink - 2
     except OSError:
         return 0
 

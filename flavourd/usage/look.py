@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# ruff: noqa: PTH110
 """What the host uses a device for.
 
 Nothing is read that takes the device's own lock in the kernel (`driver_override`, `sriov_numvfs`, `uevent`), and what

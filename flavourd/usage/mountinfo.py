@@ -58,7 +58,7 @@ def mounts(procfs: Procfs, end: float) -> tuple[tuple[MountTable, ...], str]:
     for pid in procfs.pids():
         folder = f"{procfs.home}/{pid}"
         try:
-            space = os.readlink(f"{folder}/ns/mnt")  # noqa: PTH115
+            space = os.readlink(f"{folder}/ns/mnt")
         except PermissionError:
             space = None
         except OSError:  # it has ended

@@ -24,7 +24,7 @@ def names(directory: str) -> tuple[str, ...]:
 def target(link: str) -> str | None:
     """The last part of the path that a link holds; None if it cannot be read."""
     try:
-        return os.readlink(link).rpartition("/")[2]  # noqa: PTH115 - one call for each file of each process
+        return os.readlink(link).rpartition("/")[2]
     except OSError:
         return None
 

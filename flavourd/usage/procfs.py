@@ -61,14 +61,14 @@ class Procfs:
     def open_count(self, pid: int) -> int:
         """How many files it has open (Linux 6.2, else 0)."""
         try:
-            return os.stat(f"{self.home}/{pid}/fd").st_size  # noqa: PTH116
+            return os.stat(f"{self.home}/{pid}/fd").st_size
         except OSError:
             return 0
 
     def device_number(self, place: str) -> str | None:
         """bMAJOR:MINOR or cMAJOR:MINOR of the node behind an open file; "" if it is none, None if it was closed."""
         try:
-            found = os.stat(f"{self.home}/{place}")  # noqa: PTH116
+            found = os.stat(f"{self.home}/{place}")
         except FileNotFoundError:
             return None
         except OSError:  # no node refuses that
@@ -89,7 +89,7 @@ class Procfs:
         with os.scandir(f"{self.home}/{folder}") as entries:  # there may be 500,000
             for entry in entries:
                 try:
-                    yield f"{folder}/{entry.name}", os.readlink(entry.path)  # noqa: PTH115
+                    yield f"{folder}/{entry.name}", os.readlink(entry.path)
                 except (FileNotFoundError, ProcessLookupError):  # closed meanwhile
                     continue
 

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# ruff: noqa: PTH110, PTH112
 """What is done with disks: what stands on them, what of it is mounted or swap space."""
 
 import os
