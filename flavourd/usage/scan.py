@@ -23,7 +23,7 @@ _VFIO, _CONTAINER = "/dev/vfio/", "/dev/vfio/vfio"
 _SYSPATH = "vfio-device-syspath"
 _SOCKET = "socket:["
 # Many have these open, and nobody cares. Files that are no nodes may be on filesystems that do not answer.
-_COMMON = ("/dev/pts/", "/dev/shm/", "/dev/mqueue/", "/dev/hugepages")  # noqa: S108
+_COMMON = ("/dev/pts/", "/dev/shm/", "/dev/mqueue/", "/dev/hugepages")  # noqa: S108 - nothing is written there
 _COMMON_NODES = frozenset(f"/dev/{name}" for name in ("null", "zero", "random", "urandom", "tty", "ptmx"))
 _AT_ONCE = 1000
 _FEW = 100  # processes with the same file: more are told to nobody

@@ -618,11 +618,9 @@ def test_an_interface_in_another_network_namespace_is_counted_beside_one_that_is
     """On a real sysfs: each namespace has a loopback interface below devices/virtual."""
     code = f"from flavourd.usage.below import below; found = below('{tmp_path}/devices/virtual', '{tmp_path}/class')"
     look = f'{sys.executable} -c "{code}; print(found.networks, found.away)"'
-    shell = f"mount -t sysfs none {tmp_path} || exit 77; {look}"
+    shell = f"mount -t sysfs none {tmp_path} && {look}"
     command = ["unshare", "--map-root-user", "--mount", "--net", "sh", "-c", shell]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 77 or "unshare:" in done.stderr:
-        pytest.skip("this host does not let us have a network namespace")
     assert done.stdout == "['lo'] True\n", done.stderr
 
 
