@@ -32,6 +32,10 @@ class DeviceId:
         return cls(bus, name)
 
 
+# An override that no driver has: it keeps a device from its native driver until its flavour's driver takes it.
+PARKED = "flavourd-parked"
+
+
 @dataclass(frozen=True)
 class Binding:
     """Which driver holds a device and which it is bound to take; what a switch starts from and an undo returns to.
@@ -43,6 +47,11 @@ class Binding:
     driver: str | None = None
     module: str | None = None
     override: str | None = None
+
+    @property
+    def parked(self) -> bool:
+        """Kept from its native driver, which nobody has seen yet: to go back to this means that the bus chooses."""
+        return self.override == PARKED
 
     def __str__(self) -> str:
         driver = f"driver {self.driver}" if self.driver else "no driver"
@@ -60,10 +69,13 @@ class GroupMember:
 
 @dataclass(frozen=True)
 class Sriov:
-    """Of a PF. vfs: how many VFs it has now. autoprobe: whether drivers are probed for new ones."""
+    """Of a PF. vfs: how many VFs it has now. autoprobe: whether drivers are probed for new ones. total: how many it can
+    have.
+    """
 
     vfs: int = 0
     autoprobe: bool = True
+    total: int = 0
 
 
 @dataclass(frozen=True)

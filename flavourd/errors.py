@@ -36,6 +36,8 @@ class Code(StrEnum):
     KIN_STUCK = "kin-stuck"
     CONTESTED = "contested"
     TOGETHER = "together"
+    NO_SRIOV = "no-sriov"
+    VFS_IN_USE = "vfs-in-use"
     # Nobody took the device
     NO_CANDIDATE = "no-candidate"
     ALL_REFUSED = "all-refused"
@@ -48,6 +50,9 @@ class Code(StrEnum):
     UEVENTS_LOST = "uevents-lost"
     INDEX_UNREADABLE = "index-unreadable"
     CONFIG = "config"
+    POLICY = "policy"
+    UNEXPECTED = "unexpected-hardware"
+    MAX_CHANGES = "max-changes"
     RECORD = "record"
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flavourd.device import DeviceId
+from flavourd.use import Guard, Severity
 
 
 class Origin(StrEnum):
@@ -14,6 +15,7 @@ class Origin(StrEnum):
     UEVENT = "uevent"  # a synthetic uevent: SYNTH_ARG_FLAVOUR=
     MODALIAS = "modalias"  # a modalias with a flavour's prefix
     RULE = "rule"  # an admin's own udev rule: ENV{FLAVOUR}=
+    POLICY = "policy"  # a rule of /etc/flavourd/policy.d
     VARLINK = "varlink"  # somebody on the control socket, flavourctl for one
     RECOVERY = "recovery"  # what a daemon that died had begun
     PUT_BACK = "put-back"  # what a worker that died has left half done
@@ -26,10 +28,16 @@ class Request:
     uuid: SYNTH_UUID of a synthetic uevent, told with the outcome so that whoever asked can find the answer. seqnum: of
     the uevent that brought the request, growing with time for each device; 0 for requests that no uevent brought.
 
-    candidates: modules to be tried, in this order and no other; empty: those that the kernel's tables give. force:
-    names of guards to be passed over. beside: other devices that are asked for in the same breath,
-    and told of by outcomes of their own. asker: who is at the other end of the control socket. instance: of the
-    device that is meant (see Device), 0 if it is not known; what stands at its address later is another one. begun:
+    candidates: modules to be tried, in this order and no other: names, patterns (`vfio_pci*`), and `@alias`,
+    `@softdep`, `@universal` for all that these sources give; empty: what the kernel's tables give. forced: those of
+    the names that are tried whatever their tables say. deny: names and patterns of modules that are not tried.
+
+    force: names of guards to be passed over. guards: what a finding means for this request, where it is not what the
+    settings say. beside: other devices that are asked for in the same breath, and told of by outcomes of their own.
+
+    vfs: how many VFs the device, a PF, shall have, too. rule: of the policy, that asks for it (its place). asker: who
+    is at the other end of the control socket. instance: of the device that is meant (see Device), 0 if it is not
+    known; what stands at its address later is another one. begun:
     when a daemon before this one began it, in seconds since boot.
     """
 
@@ -44,6 +52,11 @@ class Request:
     asker: str | None = None
     instance: int = 0
     begun: float | None = None
+    forced: frozenset[str] = frozenset()
+    deny: tuple[str, ...] = ()
+    guards: tuple[tuple[Guard, Severity], ...] = ()
+    vfs: int | None = None
+    rule: str | None = None
 
     def __str__(self) -> str:
         return f"{self.device} -> {self.wanted} ({self.origin})"
