@@ -1,35 +1,31 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """From YAML text to dataclasses, with every error at its place.
 
-Works on the node tree of `yaml.compose`, not on loaded values: PyYAML would turn `0x10de` into 4318 and `no` into
-False, and would take duplicate keys in silence. A value's type comes from the dataclass alone; a text is what stands
-in the file.
+Works on the tree of nodes, not on loaded values: PyYAML would turn `0x10de` into 4318 and `no` into False, and would
+take duplicate keys in silence. A value's type comes from the dataclass alone; a text is what stands in the file.
 """
 
-import difflib
 import re
-import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from enum import StrEnum
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
 
+from flavourd.flavour import clip
+from flavourd.policy.compose import MERGE, NULL, REFUSED, STRING, Unreadable, compose
+from flavourd.policy.kinds import Number, Text
+from flavourd.policy.problem import Problem, meant, shown
+from flavourd.policy.reading import Path, Reading
+from flavourd.policy.shape import Choice, Plain, Record, Several, Shape, Table, Word, entries, shape_of
+
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One mistake in a file; line and column count from 1."""
-
-    file: str
-    line: int
-    column: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+MOST = 50  # problems of one file; nobody reads more, and a file of rubbish has a million
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_EXPECTED = {str: "a text", bool: "true or false", int: "a whole number"}
+# What others would take a text for that is not in quotes, by the tag that YAML gives it.
+_TAKEN_FOR = {"int": "a number", "float": "a number", "bool": "true or false", "timestamp": "a date"}
+_TRUTHS = {**dict.fromkeys(("yes", "on", "true"), "true"), **dict.fromkeys(("no", "off", "false"), "false")}
 
 
 class DecodeError(Exception):
@@ -45,148 +41,196 @@ def decode(text: str, wanted: type[T], file: str, empty: T | None = None) -> T:
 
     empty: what a file says in which there is nothing but comments; None if that is wrong, too.
     """
-    decoder = _Decoder(file)
+    reading = read(text, wanted, file, empty)
+    if reading.value is None:
+        raise DecodeError(reading.problems)
+    return reading.value
+
+
+def read(text: str, wanted: type[T], file: str, empty: T | None = None) -> Reading[T]:
+    """As `decode`, for who wants to look at a file's values and their places, even if there are problems."""
+    reading: Reading[T] = Reading(file, text)
+    decoder, whole = _Decoder(reading), shape_of(wanted)  # type: ignore[arg-type]  # mypy: "type[T]" cannot be hashed
     try:
-        node = _Loader.compose_whole(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        decoder.problem(mark, " ".join(filter(None, (error.context, error.problem))))
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        # Characters that YAML does not allow, escapes that stand for none, brackets without end: these have no mark.
-        decoder.problem(None, " ".join(str(error).split()))
-    else:
-        if node is None and empty is not None:
-            return empty
-        if node is None:
-            decoder.problem(None, "the file is empty")
+        node = compose(text, decoder.note)
+        if node is not None:
+            reading.value = decoder.decode(node, whole, ())
+        elif empty is not None:
+            reading.value = empty
         else:
-            value: T = decoder.decode(node, wanted)
-            if not decoder.problems:
-                return value
-    raise DecodeError(decoder.problems)
+            decoder.note(None, "the file is empty")
+    except Unreadable as error:
+        reading.problems.append(reading.problem((error.line + 1, error.column + 1), error.message, error.hint))
+    except _Enough:
+        pass
+    if reading.problems:
+        reading.value = None
+    return reading
 
 
-class _Loader(yaml.SafeLoader):
-    """Composes nodes and refuses aliases: nobody needs them here, and a few lines of them can stand for gigabytes."""
-
-    @classmethod
-    def compose_whole(cls, text: str) -> yaml.Node | None:
-        loader = cls(text)
-        try:
-            return loader.get_single_node()
-        finally:
-            loader.dispose()
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not accepted here", event.start_mark)
-        return super().compose_node(parent, index)
+class _Enough(Exception):
+    """Of problems."""
 
 
 class _Decoder:
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.problems: list[Problem] = []
+    def __init__(self, reading: Reading[Any]) -> None:
+        self._reading = reading
 
-    def problem(self, mark: Any, message: str) -> Any:
-        """Note it; returns None, the value of what cannot be decoded."""
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        self.problems.append(Problem(self.file, line, column, message))
+    def note(self, mark: Any, message: str, hint: str = "") -> Any:
+        """Returns None, the value of what cannot be decoded."""
+        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        problems = self._reading.problems
+        if len(problems) == MOST:
+            problems.append(self._reading.problem(place, "there is more wrong from here on", "mend the rest first"))
+            raise _Enough
+        problems.append(self._reading.problem(place, message, hint))
+
+    def decode(self, node: yaml.Node, shape: Shape, path: Path) -> Any:
+        """The value, or None after a problem was noted (the caller looks at the problems in the end)."""
+        mark = node.start_mark
+        self._reading.places[path] = (mark.line + 1, mark.column + 1)
+        if node.tag == REFUSED:
+            return None
+        value = self._value(node, shape, path)
+        if value is not None:
+            self._reading.parts[path] = value
+        return value
+
+    def _value(self, node: yaml.Node, shape: Shape, path: Path) -> Any:
+        match shape, node:
+            case Choice(scalar=Plain() | Word() as chosen), yaml.ScalarNode() if node.tag != NULL:
+                return self._value(node, chosen, path)
+            case Choice(several=Several() as chosen), yaml.SequenceNode():
+                return self._value(node, chosen, path)
+            case Choice(mapping=Table() | Record() as chosen), yaml.MappingNode():
+                return self._value(node, chosen, path)
+            case Word(enum), yaml.ScalarNode() if node.value in set(enum):  # quoted or not
+                return enum(node.value)
+            case Plain(), yaml.ScalarNode():
+                return self._scalar(node, shape)
+            case Several(item), yaml.SequenceNode():
+                items = tuple(self.decode(each, item, (*path, index)) for index, each in enumerate(node.value))
+                return None if any(each is None for each in items) else items
+            case Table(), yaml.MappingNode():
+                return self._table(node, shape, path)
+            case Record(), yaml.MappingNode():
+                return self._record(node, shape.type, path)
+        return self._other(node, shape)
+
+    def _other(self, node: yaml.Node, shape: Shape) -> Any:
+        """It is nothing of what may stand here."""
+        hint = ""
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag == NULL and not node.style:
+                hint = "leave it out if there is nothing to say"
+            elif isinstance(shape, Word):
+                hint = meant(node.value, shape.enum)
+            elif isinstance(shape, Plain) and shape.type is bool and node.value.lower() in _TRUTHS:
+                hint = f"write {_TRUTHS[node.value.lower()]}"
+        return self.note(node.start_mark, f"{_expected(shape)} is expected here", hint)
+
+    def _scalar(self, node: yaml.ScalarNode, shape: Plain) -> Any:
+        text: str = node.value
+        if shape.type is bool and not node.style and text in ("true", "false"):
+            return text == "true"
+        if shape.type is int and not node.style and re.fullmatch(r"-?[0-9]+", text):
+            return self._number(node, shape)
+        if shape.type is not str or node.tag == NULL:
+            return self._other(node, shape)
+        if not self._is_text(node):
+            return None
+        if isinstance(shape.kind, Text) and not re.fullmatch(shape.kind.pattern, text):
+            return self.note(node.start_mark, f"{shown(text)} is not {shape.kind.expected}")
+        return text
+
+    def _number(self, node: yaml.ScalarNode, shape: Plain) -> int | None:
+        text: str = node.value
+        if re.fullmatch(r"-?0[0-9]+", text):
+            self.note(node.start_mark, f"{_expected(shape)} is expected here", "without leading zeros, decimal")
+        elif not _NUMBER.fullmatch(text):
+            self.note(node.start_mark, f"{shown(text)} is out of range: {_expected(shape)} is expected here")
+        elif isinstance(shape.kind, Number) and not shape.kind.lowest <= int(text) <= shape.kind.highest:
+            self.note(node.start_mark, f"{text} is out of range: {_expected(shape)} is expected here")
+        else:
+            return int(text)
         return None
 
-    def decode(self, node: yaml.Node, wanted: Any) -> Any:
-        """The value, or None after a problem was noted (the caller looks at `problems` in the end)."""
-        origin = get_origin(wanted)
-        if origin in (Union, types.UnionType):  # X | None: absence is told by leaving the key out
-            (wanted,) = (arg for arg in get_args(wanted) if arg is not type(None))
-            return self.decode(node, wanted)
-        if is_dataclass(wanted):
-            return self._dataclass(node, wanted)
-        if origin is Mapping:
-            return self._mapping_of(node, *get_args(wanted))
-        if origin is tuple:
-            if not isinstance(node, yaml.SequenceNode):
-                return self.problem(node.start_mark, "a list is expected here")
-            items = tuple(self.decode(item, get_args(wanted)[0]) for item in node.value)
-            return None if None in items else items
-        if issubclass(wanted, StrEnum):
-            return self._word(node, wanted)
-        return self._scalar(node, wanted)
+    def _is_text(self, node: yaml.ScalarNode) -> bool:
+        if node.tag == STRING:
+            return True
+        taken_for = _TAKEN_FOR.get(node.tag.rpartition(":")[2], "no text")
+        hint = f'write it in quotes: "{clip(node.value)}"'
+        self.note(node.start_mark, f"{clip(node.value)} without quotes is {taken_for} in YAML", hint)
+        return False
 
-    def _word(self, node: yaml.Node, wanted: type[StrEnum]) -> Any:
-        """One of the words of an enum, quoted or not."""
-        if isinstance(node, yaml.ScalarNode) and node.value in set(wanted):
-            return wanted(node.value)
-        hint = _meant(node.value, wanted) if isinstance(node, yaml.ScalarNode) else ""
-        return self.problem(node.start_mark, f"one of {', '.join(wanted)} is expected here{hint}")
+    def _table(self, node: yaml.MappingNode, shape: Table, path: Path) -> Any:
+        keys = shape.keys
 
-    def _scalar(self, node: yaml.Node, wanted: Any) -> Any:
-        expected = {str: "a text", bool: "true or false", int: "a whole number"}[wanted]
-        if isinstance(node, yaml.ScalarNode):
-            text: str = node.value
-            if wanted is str and (text or node.style) and node.tag != "tag:yaml.org,2002:null":
-                return text
-            if wanted is bool and not node.style and text in ("true", "false"):
-                return text == "true"
-            if wanted is int and not node.style and re.fullmatch(r"-?[0-9]{1,18}", text):
-                return int(text)
-        return self.problem(node.start_mark, f"{expected} is expected here")
+        def shape_of_key(key: yaml.ScalarNode) -> Shape | None:
+            if isinstance(keys, Word):
+                return shape.values if key.value in set(keys.enum) else self._unknown(key, keys.enum)
+            return None if self._scalar(key, keys) is None else shape.values
 
-    def _mapping_of(self, node: yaml.Node, keys: Any, values: Any) -> Any:
-        """Keys are texts, or the words of an enum."""
-
-        def type_of(name: str, key: yaml.Node) -> Any:
-            return values if keys is str or name in set(keys) else self._unknown(name, key, keys)
-
-        found = self._mapping(node, type_of)
-        return None if found is None or None in found.values() else {keys(name): each for name, each in found.items()}
-
-    def _unknown(self, name: str, key: yaml.Node, known: Iterable[str]) -> None:
-        hint = _meant(name, known) or f"; known here: {', '.join(known)}"
-        self.problem(key.start_mark, f"{name!r} is not known here{hint}")
-
-    def _mapping(self, node: yaml.Node, type_of: Callable[[str, yaml.Node], Any]) -> dict[str, Any] | None:
-        """Decode each entry to the type that `type_of` gives for its key; entries for which it gives None are left
-        out.
-        """
-        if not isinstance(node, yaml.MappingNode):
-            self.problem(node.start_mark, "a mapping (key: value) is expected here")
+        found = self._mapping(node, shape_of_key, path)
+        if found is None:
             return None
-        result: dict[str, Any] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                self.problem(key.start_mark, "a key must be a plain text")
-            elif key.value in result:
-                self.problem(key.start_mark, f"{key.value!r} stands here a second time")
-            elif wanted := type_of(key.value, key):
-                result[key.value] = self.decode(value, wanted)
-        return result
+        return {keys.enum(name): each for name, each in found.items()} if isinstance(keys, Word) else found
 
-    def _dataclass(self, node: yaml.Node, wanted: Any) -> Any:
-        hints = get_type_hints(wanted)
+    def _record(self, node: yaml.MappingNode, wanted: type, path: Path) -> Any:
+        known = entries(wanted)
 
-        def type_of(name: str, key: yaml.Node) -> Any:
-            return hints[name] if name in hints else self._unknown(name, key, hints)
+        def shape_of_key(key: yaml.ScalarNode) -> Shape | None:
+            return known[key.value].shape if key.value in known else self._unknown(key, known)
 
-        values = self._mapping(node, type_of)
-        if values is None:
-            return None
-        missing = [
-            f.name
-            for f in fields(wanted)
-            if f.default is MISSING and f.default_factory is MISSING and f.name not in values
-        ]
-        for name in missing:
-            self.problem(node.start_mark, f"{name!r} is missing")
-        if missing or None in values.values():
+        found = self._mapping(node, shape_of_key, path)
+        for key, entry in known.items():
+            if entry.required and (*path, key) not in self._reading.places:
+                found = self.note(node.start_mark, f"{key!r} is missing")
+        if found is None:
             return None
         try:
-            return wanted(**values)
+            return wanted(**{known[key].name: value for key, value in found.items()})
         except ValueError as error:  # the dataclass has rules of its own
-            return self.problem(node.start_mark, str(error))
+            return self.note(node.start_mark, str(error))
+
+    def _unknown(self, key: yaml.ScalarNode, known: Iterable[str]) -> Any:
+        names = list(known)
+        hint = meant(key.value, names) or f"known here: {', '.join(names)}"
+        if key.tag == MERGE:
+            hint = "merge keys are not accepted; write the keys themselves"
+        return self.note(key.start_mark, f"{shown(key.value)} is not known here", hint)
+
+    def _mapping(
+        self, node: yaml.MappingNode, shape_of_key: Callable[[yaml.ScalarNode], Shape | None], path: Path
+    ) -> Mapping[str, Any] | None:
+        """Each entry decoded to the shape of its key; None if any of it is wrong."""
+        result: dict[str, Any] = {}
+        whole = True
+        for key, value in node.value:
+            shape = None
+            if not isinstance(key, yaml.ScalarNode):
+                self.note(key.start_mark, "a key must be a plain text", "a pattern goes in quotes")
+            elif key.value in result:
+                self.note(key.start_mark, f"{shown(key.value)} stands here a second time")
+            elif key.tag != REFUSED:
+                shape = shape_of_key(key)
+            if shape is None:
+                whole = False
+            else:
+                result[key.value] = self.decode(value, shape, (*path, key.value))
+        return result if whole and None not in result.values() else None
 
 
-def _meant(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {str(close[0])!r}?" if close else ""
+def _expected(shape: Shape) -> str:
+    match shape:
+        case Word(enum):
+            return f"one of {', '.join(enum)}"
+        case Plain(kind=Number(lowest, highest)):
+            return f"a whole number from {lowest} to {highest}"
+        case Plain(type):
+            return _EXPECTED[type]
+        case Several():
+            return "a list"
+        case Choice(scalar, several, mapping):
+            return " or ".join(_expected(each) for each in (scalar, several, mapping) if each)
+    return "a mapping (key: value)"

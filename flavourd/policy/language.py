@@ -32,7 +32,7 @@ Serial = Annotated[
     Text(r"[0-9a-fA-F]{2}(-[0-9a-fA-F]{2}){7}", "a device serial number as lspci shows it, 00-80-ee-00-00-00-41-80"),
 ]
 Glob = Annotated[str, Text(r"[^\0/\n]{1,200}", "a name, or a pattern with * and ?")]
-AddressGlob = Annotated[str, Text(r"[^\0\n]{1,200}", 'an address ("0000:65:00.0"), BUS/NAME, or a pattern of these')]
+AddressGlob = Annotated[str, Text(r"[^\0\n]{1,500}", 'an address ("0000:65:00.0"), BUS/NAME, or a pattern of these')]
 PathGlob = Annotated[
     str,
     Text(
