@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from flavourd.device import DeviceId
+from flavourd.device import DeviceId, Sriov
 
 
 class Trait(StrEnum):
@@ -39,3 +39,25 @@ class Traits:
     slot: str | None = None
     serial: str | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A device as the policy looks at it.
+
+    instance, proofs, bridge, overridable, sriov: as in Device. driver, override: as they are now, while traits.driver
+    is the native one.
+    """
+
+    traits: Traits
+    instance: int = 0
+    driver: str | None = None
+    override: str | None = None
+    proofs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    bridge: bool = False
+    overridable: bool = True
+    sriov: Sriov | None = None
+
+    @property
+    def id(self) -> DeviceId:
+        return self.traits.id
