@@ -16,7 +16,8 @@ from flavourd.guards import findings
 from flavourd.host import Host
 from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind, Outcome, errno_text, refused
-from flavourd.plan import Plan, guarded, plan
+from flavourd.plan import Plan, by_policy, guarded, plan
+from flavourd.rebind import Kept
 from flavourd.record import Record
 from flavourd.request import Origin, Request
 from flavourd.step import Step, What
@@ -32,11 +33,21 @@ _FRESH_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Rules:
-    """What decides, apart from the devices themselves."""
+    """What decides, apart from the devices themselves.
+
+    kept: whether the policy keeps a device, a VF that has just been made, from its native driver; None where no rule
+    could.
+    """
 
     flavours: Flavours
     index: ModuleIndex
     severities: Mapping[Guard, Severity]
+    kept: Kept | None = None
+
+    def severities_for(self, request: Request) -> dict[Guard, Severity]:
+        """What findings mean for this request. Guard.TABLE is no matter of opinion."""
+        own = {guard: severity for guard, severity in request.guards if guard is not Guard.TABLE}
+        return dict(self.severities) | own
 
 
 @dataclass(frozen=True)
@@ -142,45 +153,72 @@ def _carry_out(
         if time.monotonic() - began > _FRESH_SECONDS:
             _guarded(planned, host, rules, together)
 
-    outcomes = carry_out(plans, [each.record for each in prospects], host, tell, wanted, look_again)
-    if rules.severities[Guard.GROUP] is Severity.OFF:
-        return outcomes
-    return [_with_group(outcome, planned) for outcome, planned in zip(outcomes, plans, strict=True)]
+    outcomes = carry_out(plans, [each.record for each in prospects], host, tell, wanted, look_again, rules.kept)
+    return [_with_group(outcome, planned, rules) for outcome, planned in zip(outcomes, plans, strict=True)]
 
 
-def _with_group(outcome: Outcome, planned: Plan) -> Outcome:
-    if outcome.kind is Kind.SWITCHED and planned.flavour != DEFAULT:
+def _with_group(outcome: Outcome, planned: Plan, rules: Rules) -> Outcome:
+    told = rules.severities_for(planned.request)[Guard.GROUP] is not Severity.OFF
+    if told and outcome.kind is Kind.SWITCHED and planned.flavour != DEFAULT:
         note = iommu.viability_note(planned.device, planned.request.beside)
         return replace(outcome, notes=(*outcome.notes, *filter(None, (note,))))
     return outcome
 
 
 def _put_back(prospect: _Prospect, number: int, outcome: Outcome, host: Host, rules: Rules, tell: TellOf) -> Outcome:
-    """What a worker that died left half done is put back, even if its wish cannot be fulfilled any more."""
+    """What a worker that died left half done is put back, even if its wish cannot be fulfilled any more; and what was
+    parked for the rule that asks gets its native driver.
+    """
     record, device = prospect.record, prospect.device
-    if not device or not record or not record.unfinished:
+    if not device:
         return outcome
-    request = replace(prospect.request, wanted=DEFAULT, candidates=(), force=frozenset())
+    parked = device.binding.parked and by_policy(prospect.request)
+    if not parked and not (record and record.unfinished):
+        return outcome
+    request = Request(device.id, DEFAULT, prospect.request.origin, rule=prospect.request.rule)
     try:
         planned = _guarded(plan(request, device, rules.flavours, rules.index, record), host, rules, ())
     except FlavourError:
         return outcome
-    (back,) = carry_out([planned], [record], host, lambda _, step: tell(number, step))
+    (back,) = carry_out([planned], [record], host, lambda _, step: tell(number, step), kept=rules.kept)
     kind = Kind.UNDONE if back.kind is Kind.SWITCHED else back.kind
-    return replace(outcome, kind=kind, driver=back.driver, before=back.before, refusals=back.refusals)
+    notes = (*outcome.notes, *back.notes)
+    done = replace(outcome, kind=kind, driver=back.driver, before=back.before, refusals=back.refusals)
+    return replace(done, notes=notes, parked=back.parked)
 
 
 def _guarded(planned: Plan, host: Host, rules: Rules, together: Collection[DeviceId]) -> Plan:
     """together: devices that are switched too, or none of them; FlavourError(IN_USE) if a guard is against it."""
-    held_by = planned.device.binding.driver
-    if planned.target and held_by in (None, planned.target.driver):  # nothing is taken away from anybody
+    held_by, severities = planned.device.binding.driver, rules.severities_for(planned.request)
+    if planned.drops_vfs:
+        planned = _with_free_vfs(planned, host)
+    if planned.vfs is not None:
+        return planned
+    back = planned.target.driver if planned.target else None
+    if planned.flavour == DEFAULT and held_by in (None, back):  # nothing is taken away from anybody
         return planned
     use = host.usage.of(planned.device.id)
     planned = replace(planned, notes=(*planned.notes, *(f"not to be seen was {words}" for words in use.unknown)))
     found = findings(use)
-    if planned.flavour != DEFAULT and rules.severities[Guard.GROUP] is Severity.ERROR:
+    if planned.flavour != DEFAULT and severities[Guard.GROUP] is Severity.ERROR:
         found += iommu.findings(planned.device, together)
-    return guarded(planned, found, rules.severities)
+    return guarded(planned, found, severities)
+
+
+def _with_free_vfs(planned: Plan, host: Host) -> Plan:
+    """Of a PF whose VFs would be removed; FlavourError(VFS_IN_USE) if anything is found on one of them. That is passed
+    over by nobody: removing a VF that a program holds stops every change of PCI devices until it lets go
+    (drivers/pci/iov.c: sriov_numvfs_store() holds pci_lock_rescan_remove()).
+    """
+    use = host.usage.of(planned.device.id)
+    found = tuple(
+        replace(finding, sentence=f"its VF {vf}: {finding.sentence}") for vf, of in use.vfs for finding in findings(of)
+    )
+    if found:
+        sentence = f"VFs of {planned.device.id} are in use, and their number is changed only by removing all first"
+        hint = "free them; until then it keeps those that it has"
+        raise FlavourError(Code.VFS_IN_USE, sentence, hint, findings=found)
+    return replace(planned, notes=(*planned.notes, *(f"not to be seen was {words}" for words in use.unknown)))
 
 
 def _check_still_wanted(planned: Plan, record: Record | None, wanted: Callable[[], bool]) -> None:
@@ -193,7 +231,7 @@ def _check_still_wanted(planned: Plan, record: Record | None, wanted: Callable[[
         open_still = half_done
     elif origin is Origin.RECOVERY:
         # Without a record the switch never began, except for `default`, whose end is that there is no record.
-        never_begun = record is None and planned.flavour != DEFAULT
+        never_begun = record is None and (planned.flavour != DEFAULT or planned.vfs is not None)
         open_still = half_done or never_begun or planned.already
     else:
         open_still = True
@@ -205,7 +243,7 @@ def _check_still_wanted(planned: Plan, record: Record | None, wanted: Callable[[
 def _snapshot(request: Request, host: Host, rules: Rules) -> Device:
     """The device as it is; one that has just appeared as it is when its native driver has arrived, or did not come."""
     device = request.device
-    patience = _ARRIVAL_SECONDS if request.origin is Origin.RULE else 0
+    patience = _ARRIVAL_SECONDS if request.origin in (Origin.RULE, Origin.POLICY) else 0
     deadline = time.monotonic() + patience
     try:
         while True:

@@ -22,6 +22,7 @@ from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.record import Record, changed, step
 from flavourd.request import Origin, Request
+from flavourd.use import Guard, Severity
 
 _LONGEST = 1 << 24  # bytes; none of our files comes near it
 _LATEST = 1e11  # seconds since boot from which a date can still be reckoned
@@ -72,7 +73,7 @@ class Journal:
             raise FlavourError(Code.RECORD, sentence, "it will be set aside at the next request") from error
 
     def save(self, record: Record) -> None:
-        _write(self._record_file(record.device), record.to_text())
+        write_whole(self._record_file(record.device), record.to_text())
 
     def change(self, device: DeviceId, **fields: Any) -> None:
         """These fields of the record have other values from now on."""
@@ -104,14 +105,14 @@ class Journal:
     def taken(self, device: DeviceId) -> int:
         """SEQNUM of the last uevent whose request for this device was taken on; 0 if none was."""
         try:
-            return int((self._taken / _file_name(str(device))).read_text(encoding="ascii"))
+            return int((self._taken / file_name(str(device))).read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             return 0
 
     def take(self, request: Request) -> None:
         """Never again take this request, or an earlier one of its device, from udev."""
         if request.seqnum:
-            _write(self._taken / _file_name(str(request.device)), f"{request.seqnum}\n")
+            write_whole(self._taken / file_name(str(request.device)), f"{request.seqnum}\n")
 
     def begin(self, requests: Sequence[Request]) -> None:
         """These requests are in work together from now on, until `end`."""
@@ -125,15 +126,20 @@ class Journal:
                 "candidates": request.candidates,
                 "force": sorted(request.force),
                 "begun": request.begun or since_boot(),
+                "forced": sorted(request.forced),
+                "deny": request.deny,
+                "guards": request.guards,
+                "vfs": request.vfs,
+                "rule": request.rule,
             }
             for request in requests
         ]
-        _write(self._begun / _file_name(str(requests[0].device)), json.dumps(words) + "\n")
+        write_whole(self._begun / file_name(str(requests[0].device)), json.dumps(words) + "\n")
         for request in requests:
             self.take(request)
 
     def end(self, requests: Sequence[Request]) -> None:
-        (self._begun / _file_name(str(requests[0].device))).unlink(missing_ok=True)
+        (self._begun / file_name(str(requests[0].device))).unlink(missing_ok=True)
 
     def unanswered(self) -> Iterator[tuple[Request, ...]]:
         """What a daemon that died had begun and not answered; each tuple was begun together."""
@@ -179,13 +185,13 @@ class Journal:
     # ---
 
     def _lock_file(self, key: str) -> Path:
-        return self._locks / _file_name(key)
+        return self._locks / file_name(key)
 
     def _record_file(self, device: DeviceId) -> Path:
-        return self._records / f"{_file_name(str(device))}.json"
+        return self._records / f"{file_name(str(device))}.json"
 
     def _read_record(self, file: Path) -> Record:
-        record = Record.from_text(_read(file))
+        record = Record.from_text(read_own(file))
         if self._record_file(record.device) != file:
             raise ValueError(f"it is about {record.device}")
         return record
@@ -193,8 +199,8 @@ class Journal:
 
 def _read_begun(file: Path) -> tuple[Request, ...]:
     try:
-        found = tuple(_begun_of(words) for words in json.loads(_read(file)))
-        if not found or _file_name(str(found[0].device)) != file.name:
+        found = tuple(_begun_of(words) for words in json.loads(read_own(file)))
+        if not found or file_name(str(found[0].device)) != file.name:
             raise ValueError("it is about another device")
         devices = frozenset(request.device for request in found)
         return tuple(replace(request, beside=devices - {request.device}) for request in found)
@@ -213,9 +219,17 @@ def _begun_of(words: dict[str, Any]) -> Request:
         asker=words["asker"],
         instance=int(words["instance"]),
         begun=float(words["begun"]),
+        # An older version did not know of these.
+        forced=frozenset(map(str, words.get("forced", ()))),
+        deny=tuple(map(str, words.get("deny", ()))),
+        guards=tuple((Guard(guard), Severity(severity)) for guard, severity in words.get("guards", ())),
+        vfs=words.get("vfs"),
+        rule=words.get("rule"),
     )
-    if not isinstance(request.uuid, str | None) or not isinstance(request.asker, str | None):
+    if not all(isinstance(text, str | None) for text in (request.uuid, request.asker, request.rule)):
         raise ValueError("a field is not a text")
+    if request.vfs is not None and type(request.vfs) is not int:
+        raise ValueError("a field is not a number")
     if not 0 < float(words["begun"]) < _LATEST:
         raise ValueError("it was begun at no time")
     return request
@@ -235,7 +249,7 @@ def _files(directory: Path) -> list[Path]:
     return [file for file in sorted(directory.glob("[!.]*")) if file.suffix != ".corrupt"]
 
 
-def _file_name(key: str) -> str:
+def file_name(key: str) -> str:
     return key.replace("/", ":")
 
 
@@ -248,7 +262,7 @@ def _set_aside(file: Path, sentence: str) -> FlavourError:
     return FlavourError(Code.RECORD, sentence, f"it was set aside as {aside}, and the device counts as never touched")
 
 
-def _read(file: Path) -> str:
+def read_own(file: Path) -> str:
     """Of a plain file that is root's (ours) alone; ValueError for any other."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open(file, encoding="utf-8", opener=lambda path, _: os.open(path, flags)) as stream:
@@ -260,10 +274,10 @@ def _read(file: Path) -> str:
         return stream.read()
 
 
-def _write(file: Path, text: str) -> None:
+def write_whole(file: Path, text: str) -> None:
     """Whole or not at all."""
     new = file.with_name(f".{file.name}.new")
-    # For nobody else to write to, whatever the umask: `_read` would not have it.
+    # For nobody else to write to, whatever the umask: `read_own` would not have it.
     with open(new, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
         stream.write(text)
         stream.flush()

@@ -20,7 +20,7 @@ _CONFIG_DIRECTORIES = (
     "usr/lib/modprobe.d",
     "lib/modprobe.d",
 )
-_INDEX_FILES = ("modules.alias", "modules.builtin.modinfo", "modules.builtin", "modules.softdep")
+_INDEX_FILES = ("modules.alias", "modules.builtin.modinfo", "modules.builtin", "modules.dep", "modules.softdep")
 _END_OF_CONFIG = "# End of configuration files"
 
 
@@ -84,6 +84,7 @@ class Kmod:
             alias=_read_text(self._modules / "modules.alias", warnings),
             builtin_modinfo=_read_text(self._modules / "modules.builtin.modinfo", warnings),
             builtin=_read_text(self._modules / "modules.builtin", warnings),
+            dep=_read_text(self._modules / "modules.dep", warnings),
         )
         return replace(module_index(tables, prefixes, universals), warnings=tuple(warnings))
 

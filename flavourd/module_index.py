@@ -23,8 +23,9 @@ class ModuleIndex:
 
     aliases: those with a flavour's prefix; modprobe.d's first, then modules.alias in its order, then built-in modules'.
     soft_pre: for each universal module the modules that its softdeps name as `pre:`.
-    table_prefixes: for each module in soft_pre the alias prefixes of its own table (empty: it has no table).
-    builtin: those of them that are built into the kernel; before Linux 6.18 their tables cannot be read.
+    table_prefixes: for each module there is the alias prefixes of its own table (empty: it has no table).
+    builtin: those that are built into the kernel; before Linux 6.18 their tables cannot be read.
+    libraries: for each universal module the modules that it cannot do without; they have no drivers of their own.
     warnings: sources that could not be read; what they would have said is missing here.
     """
 
@@ -33,6 +34,7 @@ class ModuleIndex:
     soft_pre: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     table_prefixes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     builtin: frozenset[str] = frozenset()
+    libraries: Mapping[str, frozenset[str]] = field(default_factory=dict)
     noiommu: bool = False
     warnings: tuple[str, ...] = ()
 
@@ -41,14 +43,15 @@ class ModuleIndex:
 class Tables:
     """What the index is made from.
 
-    config: modprobe.d and modules.softdep, a list of words a line. alias, builtin_modinfo, builtin: the whole texts of
-    modules.alias, modules.builtin.modinfo and modules.builtin.
+    config: modprobe.d and modules.softdep, a list of words a line. alias, builtin_modinfo, builtin, dep: the whole
+    texts of modules.alias, modules.builtin.modinfo, modules.builtin and modules.dep.
     """
 
     config: list[list[str]]
     alias: str = ""
     builtin_modinfo: str = ""
     builtin: str = ""
+    dep: str = ""
 
 
 def module_name(text: str) -> str:
@@ -59,19 +62,16 @@ def module_name(text: str) -> str:
 def module_index(tables: Tables, prefixes: frozenset[str], universals: frozenset[str]) -> ModuleIndex:
     """The index for these alias prefixes and universal modules."""
     config = tables.config
-    soft_pre = {universal: _soft_pre(config, module_name(universal)) for universal in universals}
-    named = {module for modules in soft_pre.values() for module in modules}
-    builtin = (
-        {module_name(name) for name in re.findall(r"([^/\n]+)\.ko$", tables.builtin, re.MULTILINE)} if named else set()
-    )
+    builtin = frozenset(module_name(name) for name in re.findall(r"([^/\n]+)\.ko$", tables.builtin, re.MULTILINE))
     aliases = [(w[1], w[2]) for w in config if w[0] == "alias" and len(w) == 3 and _prefix(w[1]) in prefixes]
     aliases += _table_lines(tables.alias, prefixes) + _builtin_lines(tables.builtin_modinfo, prefixes)
     return ModuleIndex(
         aliases=tuple(Alias(pattern, module_name(module)) for pattern, module in aliases),
         blacklisted=frozenset(module_name(words[1]) for words in config if words[0] == "blacklist"),
-        soft_pre=soft_pre,
-        table_prefixes={module: _prefixes_of(module, tables.alias, tables.builtin_modinfo) for module in named},
-        builtin=frozenset(named & builtin),
+        soft_pre={universal: _soft_pre(config, module_name(universal)) for universal in universals},
+        table_prefixes=_table_prefixes(tables, builtin),
+        builtin=builtin,
+        libraries={universal: _libraries(tables.dep, module_name(universal)) for universal in universals},
         noiommu=_noiommu(config),
     )
 
@@ -94,10 +94,32 @@ def _builtin_lines(text: str, prefixes: Iterable[str]) -> list[tuple[str, str]]:
     return [(pattern, module) for module, pattern in found]
 
 
-def _prefixes_of(module: str, table: str, builtin: str) -> frozenset[str]:
+def _table_prefixes(tables: Tables, builtin: frozenset[str]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {module: set() for module in builtin}
+    for name in re.findall(r"^(?:[^:\n]*/)?([^/:\n]+)\.ko[^/:\n]*:", tables.dep, re.MULTILINE):
+        found.setdefault(module_name(name), set())
+    # A table's lines stand together: all that are alike but for what they match are one match here, and their number
+    # is a fifth of that of the lines.
+    lines = re.findall(r"^alias ([^:\s]+):[^ \n]* (\S+)\n(?:alias \1:[^ \n]* \2\n)*", tables.alias, re.MULTILINE)
+    lines += [
+        (prefix, name) for name, prefix in re.findall(r"(?:\A|\0)([^.\0]+)\.alias=([^:\0]+):", tables.builtin_modinfo)
+    ]
+    for prefix, name in lines:
+        found.setdefault(module_name(name), set()).add(prefix)
+    # Thousands of modules have some dozens of different sets between them.
+    kept: dict[frozenset[str], frozenset[str]] = {}
+    return {
+        module: kept.setdefault(prefixes, prefixes)
+        for module, prefixes in ((module, frozenset(some)) for module, some in found.items())
+    }
+
+
+def _libraries(dep: str, module: str) -> frozenset[str]:
+    """What its line in modules.dep names: `kernel/…/vfio-pci.ko.xz: kernel/…/vfio-pci-core.ko.xz …`."""
     spelling = re.escape(module).replace("_", "[-_]")
-    lines = re.findall(rf"^alias ([^:\s]+):\S* {spelling}$", table, re.MULTILINE)
-    return frozenset(lines + re.findall(rf"(?:\A|\0){spelling}\.alias=([^:\0]+):", builtin))
+    lines = re.findall(rf"^(?:[^:\n]*/)?{spelling}\.ko[^/:\n]*:(.*)$", dep, re.MULTILINE)
+    names = (word.rpartition("/")[2].partition(".ko")[0] for line in lines for word in line.split())
+    return frozenset(map(module_name, names))
 
 
 def _noiommu(config: list[list[str]]) -> bool:

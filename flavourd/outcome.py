@@ -17,6 +17,7 @@ class Source(StrEnum):
     NAMED = "named"  # by who asked
     ALIAS = "alias"
     SOFTDEP = "softdep"
+    WILDCARD = "wildcard"  # a pattern of who asked, and it has no table
     UNIVERSAL = "universal"
 
 
@@ -79,7 +80,8 @@ class Kind(StrEnum):
 class Outcome:
     """driver: what holds the device now. proof: what stands in the flavour's proof directory (`vfio0`).
 
-    findings: what the host uses the device for: if it was refused for that, what it was refused for.
+    findings: what the host uses the device for: if it was refused for that, what it was refused for. parked: it was
+    kept from its native driver until now.
     """
 
     request: Request
@@ -97,6 +99,7 @@ class Outcome:
     sentence: str = ""
     hint: str = ""
     errno: int | None = None
+    parked: bool = False
 
     def __str__(self) -> str:
         """The whole story in one line: what is now, what each candidate answered, what to do next."""
@@ -116,7 +119,8 @@ class Outcome:
         device = self.request.device
         match self.kind:
             case Kind.SWITCHED:
-                head = f"{device} is in flavour {self.flavour} now: {self._holder()}, was {self.before or 'driverless'}"
+                before = self.before or ("parked for its flavour" if self.parked else "driverless")
+                head = f"{device} is in flavour {self.flavour} now: {self._holder()}, was {before}"
             case Kind.ALREADY:
                 head = f"{device} was in flavour {self.flavour} already: {self._holder()}"
             case Kind.REFUSED:
@@ -126,9 +130,8 @@ class Outcome:
                 half_switched = self.request.origin is Origin.PUT_BACK and not nothing_left
                 head = f"{about}; {'it is still half switched' if half_switched else 'nothing was touched'}"
             case Kind.UNDONE:
-                head = (
-                    f"{device} did not take flavour {self.flavour} and is as it was, {self._holder()}: {self.sentence}"
-                )
+                now = "is not parked for it any more" if self.parked else "is as it was"
+                head = f"{device} did not take flavour {self.flavour} and {now}, {self._holder()}: {self.sentence}"
             case Kind.BROKEN:
                 head = (
                     f"{device} took neither flavour {self.flavour} nor its way back: {self._holder()}: {self.sentence}"

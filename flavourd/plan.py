@@ -4,16 +4,17 @@ dry run.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from flavourd.candidates import candidates, only_named
+from flavourd.candidates import Choice, candidates, check_named, chosen, fits
 from flavourd.device import Binding, Device, Sriov
 from flavourd.errors import Code, FlavourError
-from flavourd.flavour import DEFAULT, FlavourOnBus, Flavours, check_kernel_name, clip
-from flavourd.module_index import ModuleIndex, module_name
+from flavourd.flavour import DEFAULT, FlavourOnBus, Flavours, clip
+from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Candidate, Skip
 from flavourd.record import Record
-from flavourd.request import Request
+from flavourd.request import Origin, Request
 from flavourd.use import Finding, Guard, Severity
 
 
@@ -22,10 +23,11 @@ class Plan:
     """What would be done to one device.
 
     already: the device is in the flavour; nothing is to be done. candidates: to be tried in this order (none on the
-    way to `default`). target: for `default`, the binding to go back to; None there means that the bus shall choose a
-    driver itself. original: the device's binding before flavourd first touched it. undo: where it returns to if this
-    fails. sriov: of a PF, before flavourd first touched it. findings: what the host uses the device for, and yet it
-    would be switched.
+    way to `default`). target: for `default`, the binding to go back to; None, or one that is parked, there means that
+    the bus shall choose a driver itself. original: the device's binding before flavourd first touched it. undo: where
+    it returns to if this fails. sriov: of a PF, before flavourd first touched it. findings: what the host uses the
+    device for, and yet it would be switched. mend: of a device that is in the flavour already the driver that its
+    override is to name again. vfs: how many VFs are to be made of a PF that keeps its driver.
     """
 
     request: Request
@@ -41,17 +43,40 @@ class Plan:
     notes: tuple[str, ...] = ()
     sriov: Sriov | None = None
     findings: tuple[Finding, ...] = ()
+    mend: str | None = None
+    vfs: int | None = None
 
     @property
     def half_done(self) -> bool:
         """An earlier switch was interrupted: going back means more than leaving it as it is."""
-        return self.undo != self.device.binding
+        return self.undo != without_parking(self.device.binding)
+
+    @property
+    def drops_vfs(self) -> bool:
+        """Whether VFs of a PF that keeps its driver would be removed, to have as many as there shall be."""
+        now = self.device.sriov.vfs if self.device.sriov else 0
+        if self.vfs is not None:
+            return now not in (0, self.vfs)
+        stays = self.target is not None and self.target.driver == self.device.binding.driver
+        return stays and self.sriov is not None and now not in (0, self.sriov.vfs)
 
     @property
     def intent(self) -> tuple[str, ...]:
         """What would be tried, in this order: modules, or on the way to `default` a driver."""
+        if self.vfs is not None:
+            return (f"{self.vfs} VFs",)
         back = (self.target and self.target.driver) or "what the bus chooses"
         return tuple(candidate.module for candidate in self.candidates) or (back,)
+
+
+def by_policy(request: Request) -> bool:
+    """Whether a rule of the policy asks, which is for many devices; also if an earlier daemon had begun with it."""
+    return request.origin is Origin.POLICY or request.rule is not None
+
+
+def without_parking(binding: Binding) -> Binding:
+    """If a driver was faster than the one that the device was parked for, then that one is its own."""
+    return replace(binding, override=None) if binding.parked and binding.driver else binding
 
 
 def flavour_of(request: Request, flavours: Flavours, device: Device) -> str:
@@ -109,7 +134,11 @@ def plan(request: Request, device: Device, flavours: Flavours, index: ModuleInde
             "whoever holds the device open must close it; then ask again",
         )
     if name == DEFAULT:
-        return _plan_default(request, device, flavours, record)
+        planned = _plan_default(request, device, flavours, record)
+        return planned if request.vfs is None or not planned.already else _plan_vfs(planned, request.vfs)
+    if request.vfs is not None:
+        sentence = f"{device.id} cannot have VFs in flavour {name}: its native driver makes them"
+        raise FlavourError(Code.NO_SRIOV, sentence, f"`vfs` goes with `flavour: {DEFAULT}`")
     flavour = flavours.named(name)
     on_bus = flavour.buses.get(device.id.bus)
     if on_bus is None:
@@ -124,28 +153,62 @@ def plan(request: Request, device: Device, flavours: Flavours, index: ModuleInde
     ours = record is not None and (held or _still_ours(device, record))
     sriov = record.sriov if record and ours else device.sriov
     if held and (record is None or record.flavour in (name, DEFAULT)):  # DEFAULT: the way back was begun, not gone
-        _check_holder(request, name, device)
-        return Plan(request, name, flavour.proof, device, original, undo, already=True, sriov=sriov)
-    _check_takeable(device, on_bus, index)
-    found, skips = candidates(device.modalias, device.id.bus, on_bus, index)
-    if request.candidates:
-        try:
-            found, skips = only_named(request.candidates, Guard.TABLE in request.force, found, skips, index.blacklisted)
-        except ValueError as error:
-            known = ", ".join(c.module for c in found) or "none"
-            hint = f"candidates are: {known}; --force=table takes one whatever its table says"
-            raise FlavourError(Code.NOT_A_CANDIDATE, f"{device.id}: {error}", hint) from error
-    if not found:
-        reasons = "; ".join(map(str, skips))
-        raise FlavourError(
-            Code.NO_CANDIDATE,
-            f"there is no driver of flavour {name} to try for {device.id}: {reasons}",
-            "lift the blacklist for one of them (modprobe.d, modprobe.blacklist=)",
+        notes = _about_holder(request, name, device, on_bus, index)
+        driver, override = device.binding.driver, device.binding.override
+        mend = driver if by_policy(request) and driver != override else None
+        return Plan(
+            request, name, flavour.proof, device, original, undo, already=True, notes=notes, sriov=sriov, mend=mend
         )
+    _check_takeable(device, on_bus, index)
+    found, skips = _candidates(request, device, on_bus, index)
+    if not found:
+        reasons = "; ".join(map(str, skips)) or "the rule leaves none over"
+        hint = "lift the blacklist for one of them (modprobe.d, modprobe.blacklist=)"
+        if by_policy(request):
+            hint = f"mend the rule ({request.rule or 'policy.d'}), or {hint}"
+        sentence = f"there is no driver of flavour {name} to try for {device.id}: {reasons}"
+        raise FlavourError(Code.NO_CANDIDATE, sentence, hint)
     notes = tuple(f"{warning}: variants may be missed" for warning in index.warnings)
     return Plan(
         request, name, flavour.proof, device, original, undo, candidates=found, skips=skips, notes=notes, sriov=sriov
     )
+
+
+def _candidates(
+    request: Request, device: Device, on_bus: FlavourOnBus, index: ModuleIndex
+) -> tuple[tuple[Candidate, ...], tuple[Skip, ...]]:
+    choice = Choice(
+        named=request.candidates,
+        forced=request.forced,
+        all_forced=Guard.TABLE in request.force,
+        denied=request.deny,
+        tolerant=by_policy(request),
+    )
+    found, skips = candidates(device.modalias, device.id.bus, on_bus, index)
+    try:
+        return chosen(choice, device.id.bus, on_bus, index, found, skips)
+    except ValueError as error:
+        known = ", ".join(c.module for c in found) or "none"
+        hint = f"candidates are: {known}; --force=table takes one whatever its table says"
+        raise FlavourError(Code.NOT_A_CANDIDATE, f"{device.id}: {error}", hint) from error
+
+
+def _plan_vfs(planned: Plan, vfs: int) -> Plan:
+    """planned: for a PF that is in flavour `default` already."""
+    device = planned.device
+    sriov = device.sriov
+    if sriov is None:
+        sentence = f"{device.id} is no PF: it cannot have VFs"
+        raise FlavourError(Code.NO_SRIOV, sentence, "SR-IOV may have to be switched on in the firmware")
+    if vfs > sriov.total:
+        sentence = f"{device.id} can have {sriov.total} VFs at most, not {vfs}"
+        raise FlavourError(Code.NO_SRIOV, sentence, "some cards can be told to have more by their maker's tools")
+    if vfs == sriov.vfs:
+        return planned
+    if device.binding.driver is None:
+        sentence = f"{device.id} has no driver that could make VFs"
+        raise FlavourError(Code.NO_SRIOV, sentence, "load its native driver")
+    return replace(planned, already=False, vfs=vfs, sriov=sriov)
 
 
 def _plan_default(request: Request, device: Device, flavours: Flavours, record: Record | None) -> Plan:
@@ -156,6 +219,9 @@ def _plan_default(request: Request, device: Device, flavours: Flavours, record: 
         target = original if record is not None else None
         sriov = record.sriov if record else device.sriov
         return Plan(request, DEFAULT, held, device, original, undo, target=target, sriov=sriov)
+    if device.binding.parked:
+        target = original if original.driver else None
+        return Plan(request, DEFAULT, held, device, original, undo, target=target, sriov=device.sriov)
     notes: tuple[str, ...] = ()
     if device.binding.driver is None:
         bus, name = device.id.bus, device.id.name
@@ -176,9 +242,10 @@ def _roots(device: Device, record: Record | None, held: bool) -> tuple[Binding, 
     """(original, undo) of a device. After an interrupted switch the binding is half-way, so undoing means going back
     to the original.
     """
+    now = without_parking(device.binding)
     if record is None or not (held or _still_ours(device, record)):
-        return device.binding, device.binding
-    return record.original, record.original if record.unfinished else device.binding
+        return now, now
+    return record.original, record.original if record.unfinished else now
 
 
 def _check_options(request: Request, flavour: str) -> None:
@@ -187,7 +254,7 @@ def _check_options(request: Request, flavour: str) -> None:
         raise FlavourError(Code.UNKNOWN_GUARD, sentence, f"known guards: {', '.join(Guard)}")
     for name in request.candidates:
         try:
-            check_kernel_name("module name", name)
+            check_named(name)
         except ValueError as error:
             raise FlavourError(Code.NOT_A_CANDIDATE, str(error), "see flavourctl explain for its candidates") from error
     if request.candidates and flavour == DEFAULT:
@@ -195,12 +262,24 @@ def _check_options(request: Request, flavour: str) -> None:
         raise FlavourError(Code.NOT_A_CANDIDATE, sentence, "ask without naming candidates")
 
 
-def _check_holder(request: Request, flavour: str, device: Device) -> None:
-    """A device that is in the flavour is left alone, so a wish for another driver of it cannot be fulfilled."""
-    named = [module_name(name) for name in request.candidates]
-    if named and module_name(device.binding.module or device.binding.driver or "") not in named:
-        sentence = f"{device.id} is in flavour {flavour} already, with driver {device.binding.driver}"
-        raise FlavourError(Code.OTHER_DRIVER, sentence, f"if nobody uses it: ask for `{DEFAULT}` first, then again")
+def _about_holder(
+    request: Request, flavour: str, device: Device, on_bus: FlavourOnBus, index: ModuleIndex
+) -> tuple[str, ...]:
+    """A device that is in the flavour is left alone, so a wish for another driver of it cannot be fulfilled: what to
+    tell of it, or FlavourError if it was asked for by name.
+    """
+    holder = device.binding.module or device.binding.driver or ""
+    if not request.candidates or any(fits(holder, name) for name in request.candidates):
+        return ()
+    with suppress(FlavourError):
+        found, _ = _candidates(request, device, on_bus, index)
+        if any(fits(holder, candidate.module) for candidate in found):
+            return ()
+    sentence = f"in flavour {flavour} already, with driver {device.binding.driver}"
+    hint = f"if nobody uses it: ask for `{DEFAULT}` first, then again"
+    if by_policy(request):
+        return (f"it was {sentence}, which the rule does not name; {hint}",)
+    raise FlavourError(Code.OTHER_DRIVER, f"{device.id} is {sentence}", hint)
 
 
 def _check_takeable(device: Device, on_bus: FlavourOnBus, index: ModuleIndex) -> None:

@@ -3,10 +3,12 @@
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
-from flavourd.device import Binding, DeviceId, Sriov
+from flavourd.device import PARKED, Binding, DeviceId, Sriov
 from flavourd.kmod import Kmod
 from flavourd.step import Step, Tell, What, tell_nobody
 from flavourd.sysfs import Sysfs
@@ -14,6 +16,10 @@ from flavourd.sysfs import Sysfs
 # A deferred probe waits for somebody else (a PF's driver, a clock); the kernel itself retries it whenever any driver
 # binds. Seconds between our own retries.
 DEFERRED_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+_PROBES_AT_ONCE = 32
+
+# Whether the policy keeps a device from its native driver.
+Kept = Callable[[DeviceId], bool]
 
 
 class NotWantedAnyMore(Exception):
@@ -74,8 +80,13 @@ class Rebind:
             number = self._bind(driver)
         return number
 
-    def put(self, binding: Binding) -> None:
-        """Exactly this driver and this override; OSError with the errno of the step that failed."""
+    def put(self, binding: Binding, modalias: str | None = None) -> None:
+        """Exactly this driver and this override; OSError with the errno of the step that failed. modalias: of the
+        device, for a binding that is parked: nobody has seen the driver that it was kept from, so the bus chooses.
+        """
+        if binding.parked and not binding.driver:
+            self.let_bus_choose(modalias)
+            return
         # The driver may have been bound under an override that is gone or names another one by now: only under its own
         # name does it surely match.
         passage = binding.driver or binding.override
@@ -86,7 +97,7 @@ class Rebind:
                 if binding.driver and (number := self._return(binding.driver, binding.module)):
                     raise OSError(number, f"{binding.driver} did not take the device back")
         finally:
-            self._override(binding.override)
+            self._override(None if binding.parked else binding.override)
         if (driver := self._sysfs.driver(self._device)) != binding.driver:
             raise OSError(errno.EBUSY, f"{driver} has taken the device meanwhile")
 
@@ -105,6 +116,12 @@ class Rebind:
             self._sysfs.probe(self._device)
         return self._sysfs.driver(self._device)
 
+    def mend(self, driver: str) -> None:
+        """The device has this driver, and its override names it again. Contested if it does not, read back."""
+        self._override(driver)
+        if (found := self._sysfs.override(self._device)) != driver:
+            raise Contested(found)
+
     def remove_vfs(self, seen: Sriov | None) -> None:
         """Of a PF, which no vfio driver takes while it has any. seen: VFs that were there when guards looked at them;
         OSError(EBUSY) if there are others.
@@ -116,11 +133,26 @@ class Rebind:
             self._tell(Step(What.UNBINDING, f"removing its {sriov.vfs} VFs"))
             self._sysfs.enable_vfs(self._device, replace(sriov, vfs=0))
 
-    def restore_vfs(self, sriov: Sriov) -> bool:
+    def change_vfs(self, vfs: int, seen: Sriov, kept: Kept | None) -> None:
+        """Of a PF that keeps its driver. seen: as for `remove_vfs`. kept: see `_number_vfs`. OSError if there are not
+        as many afterwards, read back.
+        """
+        if (now := self._sysfs.sriov(self._device)) is None or now.vfs != seen.vfs:
+            raise OSError(errno.EBUSY, "VFs were made or removed meanwhile", "sriov_numvfs")
+        self._touch()
+        doing = f"making {vfs} VFs instead of {seen.vfs}" if vfs else f"removing its {seen.vfs} VFs"
+        self._tell(Step(What.BINDING if vfs else What.UNBINDING, doing))
+        self._number_vfs(replace(seen, vfs=vfs), kept)
+        if (made := len(self._sysfs.vfs(self._device))) != vfs:
+            raise OSError(errno.EIO, f"the kernel made {made}", "sriov_numvfs")
+
+    def restore_vfs(self, sriov: Sriov, kept: Kept | None = None) -> bool:
         """As many as the PF had, when its driver is back; whether there was something to do."""
-        if different := sriov != self._sysfs.sriov(self._device):
-            self._tell(Step(What.RESTORING, f"making its {sriov.vfs} VFs again"))
-            self._sysfs.enable_vfs(self._device, sriov)
+        now = self._sysfs.sriov(self._device)
+        if different := now is None or (now.vfs, now.autoprobe) != (sriov.vfs, sriov.autoprobe):
+            doing = f"making its {sriov.vfs} VFs again" if sriov.vfs else "removing the VFs that it did not have"
+            self._tell(Step(What.RESTORING, doing))
+            self._number_vfs(sriov, kept)
         return different and sriov.vfs > 0
 
     def accept_override(self) -> None:
@@ -141,6 +173,41 @@ class Rebind:
         if found != driver:
             self._sysfs.write_override(self._device, driver)
             self._expected = driver
+
+    def _number_vfs(self, sriov: Sriov, kept: Kept | None) -> None:
+        """So many VFs, and drivers probed for them or not. kept: which of them their native driver shall never have;
+        None if there is no such rule: then the kernel probes, of some drivers many at a time.
+        """
+        sysfs, device = self._sysfs, self._device
+        now = sysfs.sriov(device) or Sriov()
+        if now.vfs not in (0, sriov.vfs):  # the kernel goes to another number only by way of none
+            sysfs.enable_vfs(device, replace(sriov, vfs=0))
+        if kept is None or not sriov.vfs or not sriov.autoprobe:
+            sysfs.enable_vfs(device, sriov)
+            return
+        free = []
+        try:
+            sysfs.enable_vfs(device, replace(sriov, autoprobe=False))
+            for vf in sysfs.vfs(device):
+                if not kept(vf):
+                    free.append(vf)
+                elif not sysfs.driver(vf) and not sysfs.override(vf):
+                    sysfs.write_override(vf, PARKED)
+        finally:
+            sysfs.write_autoprobe(device, sriov.autoprobe)
+        self._probe_all([vf for vf in free if not sysfs.driver(vf)])
+
+    def _probe_all(self, devices: Sequence[DeviceId]) -> None:
+        """At the same time: a probe may take seconds, and there may be a hundred devices. What comes of it is no
+        concern of who made them.
+        """
+
+        def probe(device: DeviceId) -> None:
+            with suppress(OSError):
+                self._sysfs.probe(device)
+
+        with ThreadPoolExecutor(_PROBES_AT_ONCE) as pool:
+            list(pool.map(probe, devices))
 
     def _return(self, driver: str, module: str | None) -> int:
         if module and not self._sysfs.driver_exists(self._device.bus, driver):

@@ -81,7 +81,7 @@ class Record:
             raise ValueError("a field is not a text")
         numbers, flags = [record.instance], [record.unfinished]
         if record.sriov:
-            numbers, flags = [*numbers, record.sriov.vfs], [*flags, record.sriov.autoprobe]
+            numbers, flags = [*numbers, record.sriov.vfs, record.sriov.total], [*flags, record.sriov.autoprobe]
         if not all(type(number) is int for number in numbers) or not all(isinstance(flag, bool) for flag in flags):
             raise ValueError("a field is of another type")
         return record

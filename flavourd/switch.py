@@ -16,24 +16,27 @@ from flavourd.errors import Code, FlavourError
 from flavourd.kmod import Kmod
 from flavourd.kmsg import Kmsg
 from flavourd.outcome import Candidate, Kind, Outcome, Refusal, errno_text
-from flavourd.plan import Plan
-from flavourd.rebind import DEFERRED_PAUSES, Contested, NotWantedAnyMore, Rebind
+from flavourd.plan import Plan, without_parking
+from flavourd.rebind import DEFERRED_PAUSES, Contested, Kept, NotWantedAnyMore, Rebind
 from flavourd.step import Step, Tell, What, tell_nobody
 from flavourd.sysfs import Sysfs
 
 TOO_LATE = "the kernel let it go so late that the wish is dropped, as flavourd.yaml says"
+_NO_NATIVE = "no native driver of this kernel takes it"
 
 
 @dataclass(frozen=True)
 class Checks:
     """What is asked on the way. wanted: after each unbind, which may have slept in the kernel for long, whether to go
     on. still_free: before the first write to the device; FlavourError if the host needs it by now. remember: gets the
-    original binding, if that came to light only after the snapshot, before it is taken from the device.
+    original binding, if that came to light only after the snapshot, before it is taken from the device. kept: whether
+    the policy keeps a VF that is made from its native driver; None if there is no such policy.
     """
 
     wanted: Callable[[], bool] = lambda: True
     still_free: Callable[[], None] = lambda: None
     remember: Callable[[Binding], None] = lambda _original: None
+    kept: Kept | None = None
 
 
 class Switch:
@@ -53,14 +56,17 @@ class Switch:
         self._rebind = Rebind(self._device, sysfs, kmod, plan.device.binding.override, tell)
         self._rebind.wanted, self._rebind.before_first = checks.wanted, checks.still_free
         self._rebind.before_taking = self._remember_original
-        self._remember = checks.remember
+        self._remember, self._kept = checks.remember, checks.kept
         self._tried: set[str] = set()
         self._refusals: list[Refusal] = []
 
     def run(self) -> Outcome:
         """Never raises for what the kernel answers: that is the outcome."""
         try:
-            outcome = self._claim() if self._plan.candidates else self._return()
+            if self._plan.vfs is not None:
+                outcome = self._make_vfs(self._plan.vfs)
+            else:
+                outcome = self._claim() if self._plan.candidates else self._return()
         except NotWantedAnyMore:
             hint = "ask again if you still want it"
             outcome = self._outcome(Kind.UNDONE, code=Code.STUCK, sentence=TOO_LATE, hint=hint)
@@ -69,15 +75,35 @@ class Switch:
             outcome = self._outcome(Kind.UNDONE, code=Code.CONTESTED, sentence=str(contested), hint=hint)
         except FlavourError as error:  # before anything was touched
             refused = self._outcome(Kind.REFUSED, code=error.code, sentence=error.sentence, hint=error.hint)
-            return replace(refused, findings=error.findings)
+            outcome = replace(refused, findings=error.findings)
         except OSError as error:
             sentence = f"{error.filename or 'a step'} failed: {errno_text(error.errno or 0)}"
             outcome = self._outcome(Kind.UNDONE, code=Code.HOST, sentence=sentence, errno=error.errno)
-        return self._undo(outcome) if outcome.kind is Kind.UNDONE else outcome
+        return self._undo(outcome) if outcome.kind in (Kind.UNDONE, Kind.REFUSED) else outcome
+
+    def mend(self, outcome: Outcome) -> Outcome:
+        """Instead of `run`, for what is in the flavour already: its override names its driver again. outcome: that it
+        is there.
+        """
+        if not (driver := self._plan.mend):
+            return outcome
+        override = self._plan.device.binding.override
+        was = "was cleared" if override is None else f"was {override}"
+        self._rebind.before_first = lambda: None  # nothing is taken from anybody
+        try:
+            self._tell(Step(What.RESTORING, f"writing {driver} to its driver_override again"))
+            self._rebind.mend(driver)
+        except Contested as contested:
+            note = f"its driver_override {was}, and {contested}"
+        except OSError as error:
+            note = f"its driver_override {was} and could not be written again: {errno_text(error.errno or 0)}"
+        else:
+            note = f"its driver_override {was} and names {driver} again"
+        return replace(outcome, notes=(*outcome.notes, note))
 
     def complete(self, outcome: Outcome) -> Outcome:
         """After `run`, when all of the transaction went well: a PF that has its driver back gets its VFs back."""
-        if self._plan.candidates or not outcome.driver:
+        if self._plan.candidates or self._plan.vfs is not None or not outcome.driver:
             return outcome
         return replace(outcome, notes=(*outcome.notes, *self._vfs_again(self._plan.sriov)))
 
@@ -107,7 +133,7 @@ class Switch:
         """A device that has just been plugged in may get its native driver only after the snapshot was taken."""
         met, seen = self._rebind.met, self._plan.device.binding
         if met and not seen.driver and self._plan.original == seen:
-            return replace(binding, driver=met.driver, module=met.module)
+            return without_parking(replace(binding, driver=met.driver, module=met.module))
         return binding
 
     # --- the way into a flavour
@@ -194,7 +220,7 @@ class Switch:
     def _return(self) -> Outcome:
         target = self._plan.target
         try:
-            if target:
+            if target and not target.parked:
                 self._rebind.put(target)
                 return self._outcome(Kind.SWITCHED)
             driver = self._rebind.let_bus_choose(self._plan.device.modalias)
@@ -202,18 +228,32 @@ class Switch:
             self._refusals.append(self._not_taken_back(target, error))
             sentence, hint = "its native driver does not take it back", "see what the kernel says: journalctl -k"
             return self._outcome(Kind.UNDONE, code=Code.NATIVE_REFUSED, sentence=sentence, hint=hint, errno=error.errno)
-        if self._sysfs.proof(self._device, self._plan.proof):
+        if self._plan.proof and self._sysfs.proof(self._device, self._plan.proof):
             sentence = f"without an override it goes to {driver} again"
             hint = f"take away what gives it to {driver}: ids= in modprobe.d or on the kernel's command line, or new_id"
             return self._outcome(Kind.UNDONE, code=Code.NATIVE_REFUSED, sentence=sentence, hint=hint)
-        note = () if driver else ("no native driver of this kernel takes it",)
+        note = () if driver else (_NO_NATIVE,)
         return self._outcome(Kind.SWITCHED, notes=note)
+
+    def _make_vfs(self, vfs: int) -> Outcome:
+        had, driver = self._plan.device.sriov or Sriov(), self._plan.device.binding.driver
+        self._kmsg.lines()  # what was said before is no answer to it
+        try:
+            self._rebind.change_vfs(vfs, had, self._kept)
+        except OSError as error:
+            said = f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})"
+            self._refusals.append(Refusal(f"{driver}", f"made no {vfs} VFs: {said}", error.errno, self._kmsg.lines()))
+            sentence = f"{vfs} VFs could not be made: {said}"
+            hint = "see what the kernel says: journalctl -k"
+            return self._outcome(Kind.UNDONE, code=Code.NO_SRIOV, sentence=sentence, hint=hint, errno=error.errno)
+        made = f"{vfs} VFs were made (it had {had.vfs})" if vfs else f"its {had.vfs} VFs were removed"
+        return self._outcome(Kind.SWITCHED, notes=(*self._plan.notes, made))
 
     def _vfs_again(self, sriov: Sriov | None) -> tuple[str, ...]:
         """Make the VFs that the PF had; what to tell if they do not come."""
         if sriov:
             try:
-                if not self._rebind.restore_vfs(sriov):
+                if not self._rebind.restore_vfs(sriov, self._kept):
                     return ()
             except OSError as error:
                 why = errno_text(error.errno or 0)
@@ -223,9 +263,12 @@ class Switch:
 
     def _undo(self, failed: Outcome) -> Outcome:
         """The outcome as it stands after everything was put back; BROKEN if that failed too."""
-        # What an earlier, interrupted switch left half done is undone even if this one did not begin.
-        if not self._rebind.touched and not self._plan.half_done:
+        # What an earlier, interrupted switch left half done is undone even if this one did not begin; and a device that
+        # was kept for the flavour is not kept any longer. Who was refused because it is needed stays where it is.
+        parked = self._plan.device.binding.parked
+        if not parked and (failed.kind is Kind.REFUSED or not (self._rebind.touched or self._plan.half_done)):
             return replace(failed, kind=Kind.REFUSED)
+        failed = replace(failed, kind=Kind.UNDONE)
         self._rebind.wanted, self._rebind.before_first = (lambda: True), (lambda: None)
         if self._sysfs.exists(self._device):
             try:
@@ -235,7 +278,7 @@ class Switch:
                     return self._now(failed, kind=Kind.BROKEN, code=Code.CONTESTED, sentence=sentence, hint=hint)
                 self._tell(Step(What.RESTORING, f"putting it back: {self.undo}"))
                 self._rebind.accept_override()
-                self._rebind.put(self.undo)
+                self._rebind.put(self.undo, self._plan.device.modalias)
             except Contested as contested:
                 return self._now(failed, kind=Kind.BROKEN, code=Code.CONTESTED, sentence=str(contested))
             except OSError as error:
@@ -246,6 +289,8 @@ class Switch:
             else:
                 had = self._plan.sriov if self.undo == self.original else self._plan.device.sriov
                 notes = self._vfs_again(had) if self.undo.driver else ()
+                if self.undo.parked and not self._sysfs.driver(self._device):
+                    notes = (_NO_NATIVE,)
                 return self._now(failed, notes=(*failed.notes, *notes))
         return self._now(failed, kind=Kind.GONE, code=Code.NO_DEVICE, sentence="", hint="")
 
@@ -287,6 +332,7 @@ class Switch:
             kind,
             plan.flavour,
             before=before,
+            parked=plan.device.binding.parked and not before,
             skips=plan.skips,
             findings=plan.findings,
             **{"notes": plan.notes, **fields},

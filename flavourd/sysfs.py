@@ -7,6 +7,7 @@ all the rest belongs to its workers.
 """
 
 import os
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ _UNSET = ("", "(null)")
 # A write of zero bytes does nothing; the kernel cuts the text at the newline and finds it empty
 # (driver_set_override()).
 _CLEAR = "\n"
+_VIRTFN = re.compile(r"virtfn([0-9]+)")
 
 
 class Sysfs:
@@ -80,6 +82,12 @@ class Sysfs:
     def sriov(self, device: DeviceId) -> Sriov | None:
         return _sriov(self._bus_path(device))
 
+    def vfs(self, device: DeviceId) -> tuple[DeviceId, ...]:
+        """Of a PF, in the order of their indexes."""
+        path = self._bus_path(device)
+        found = sorted((int(match[1]), match[0]) for name in entries(path) if (match := _VIRTFN.fullmatch(name)))
+        return tuple(DeviceId(device.bus, name) for _, link in found if (name := link_name(path / link)))
+
     def module_drivers(self, module: str, bus: str) -> tuple[str, ...]:
         """Drivers that a loaded module has registered on a bus; the module's name alone does not tell them (vfio_pci,
         vfio-pci).
@@ -122,9 +130,12 @@ class Sysfs:
 
         Removing returns when the drivers of all VFs have let go.
         """
-        path = self._bus_path(device)
-        _write(path / "sriov_drivers_autoprobe", str(int(sriov.autoprobe)))
-        _write(path / "sriov_numvfs", str(sriov.vfs))
+        self.write_autoprobe(device, sriov.autoprobe)
+        _write(self._bus_path(device) / "sriov_numvfs", str(sriov.vfs))
+
+    def write_autoprobe(self, device: DeviceId, autoprobe: bool) -> None:
+        """Whether drivers without an override are probed for the VFs of this PF (pci_device_can_probe())."""
+        _write(self._bus_path(device) / "sriov_drivers_autoprobe", str(int(autoprobe)))
 
     # ---
 
@@ -195,10 +206,11 @@ def _interfaces(path: Path) -> tuple[str, ...]:
 
 def _sriov(path: Path) -> Sriov | None:
     """Counted by links: reading `sriov_numvfs` would wait for whoever makes or removes VFs."""
-    if not (path / "sriov_totalvfs").exists():
+    total = text_of(path / "sriov_totalvfs")
+    if total is None:
         return None
-    vfs = sum(name.startswith("virtfn") for name in entries(path))
-    return Sriov(vfs, text_of(path / "sriov_drivers_autoprobe") != "0")
+    vfs = sum(_VIRTFN.fullmatch(name) is not None for name in entries(path))
+    return Sriov(vfs, text_of(path / "sriov_drivers_autoprobe") != "0", int(total) if total.isdecimal() else 0)
 
 
 def _overridable_above(path: Path) -> DeviceId | None:

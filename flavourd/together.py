@@ -18,6 +18,7 @@ from flavourd.host import Host
 from flavourd.journal import Journal
 from flavourd.outcome import Kind, Outcome, errno_text, refused
 from flavourd.plan import Plan
+from flavourd.rebind import Kept
 from flavourd.record import Record
 from flavourd.request import Request
 from flavourd.step import Step
@@ -34,9 +35,10 @@ def carry_out(
     tell: TellOf,
     wanted: Callable[[], bool] = lambda: True,
     look_again: Callable[[Plan], None] = lambda _planned: None,
+    kept: Kept | None = None,
 ) -> list[Outcome]:
-    """Outcomes in the order of the plans. records: what was remembered before. wanted: see Checks. look_again: at what
-    the host uses a device for; FlavourError if that is against the plan by now.
+    """Outcomes in the order of the plans. records: what was remembered before. wanted, kept: see Checks. look_again: at
+    what the host uses a device for; FlavourError if that is against the plan by now.
     """
     if error := _write_down(plans, records, host):
         return [refused(planned.request, error) for planned in plans]
@@ -44,7 +46,7 @@ def carry_out(
     def switch_of(number: int, planned: Plan) -> Switch:
         device = planned.device.id
         remember = partial(_remember, host.journal, device)
-        checks = Checks(wanted, partial(look_again, planned), remember)
+        checks = Checks(wanted, partial(look_again, planned), remember, kept)
         return Switch(
             planned, host.sysfs, host.kmod, host.kmsg(device), partial(_mark, number, planned, host, tell), checks
         )
@@ -54,7 +56,7 @@ def carry_out(
     failed: Outcome | None = None
     for planned, switch in zip(plans, switches, strict=True):
         if planned.already:
-            outcomes.append(_already(planned))
+            outcomes.append(switch.mend(_already(planned)))
         elif failed:
             outcomes.append(switch.leave(left_out(planned.request, failed)))
         else:
@@ -171,8 +173,8 @@ def _settle(planned: Plan, original: Binding, outcome: Outcome, before: Record |
         case Kind.SWITCHED if planned.flavour != DEFAULT:
             journal.change(device, original=asdict(original), override=outcome.driver, unfinished=False)
         case Kind.ALREADY if before and planned.flavour != DEFAULT:
-            if before.unfinished or before.flavour != planned.flavour:
-                override = planned.device.binding.override
+            override = planned.mend or planned.device.binding.override
+            if before.unfinished or before.flavour != planned.flavour or (planned.mend and before.override != override):
                 journal.change(device, flavour=planned.flavour, override=override, unfinished=False)
         case Kind.BROKEN if outcome.code is not Code.CONTESTED or not outcome.driver:
             # `default` may still bring the original back, once the kernel lets it.

@@ -5,11 +5,12 @@ import os
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flavourd.answer import Rules, answer, explain
-from flavourd.device import Binding, DeviceId
+from flavourd.device import PARKED, Binding, DeviceId, Sriov
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import Flavour, FlavourOnBus, Flavours, Universal
 from flavourd.host import Host
@@ -466,3 +467,174 @@ def test_who_waits_for_an_earlier_worker_tells_so_for_every_device(tree: Tree) -
     assert [outcome.kind for outcome in told] == [Kind.ALREADY, Kind.ALREADY]
     waiting = Step(What.BEGUN, f"waiting for worker {os.getpid()} of an earlier flavourd", os.getpid())
     assert steps == [(0, waiting), (1, waiting)]
+
+
+# --- what a rule of the policy asks
+
+
+def ruled(wanted: str = "vfio", *, device: DeviceId = _ID, **fields: Any) -> Request:
+    return Request(device, wanted, Origin.POLICY, rule="a.yaml:3", **fields)
+
+
+def test_what_a_finding_means_for_a_rule_says_the_rule(tree: Tree) -> None:
+    where = host(tree)
+    tree(_WITH_VF)
+    for severity in (Severity.WARNING, Severity.OFF):
+        planned = explain(ruled(guards=((Guard.VFS, severity),)), where, _RULES)
+        assert [found.guard for found in planned.findings] == [Guard.VFS] * (severity is Severity.WARNING)
+    lax = severities(vfs=Severity.OFF)
+    with pytest.raises(FlavourError) as caught:
+        explain(ruled(guards=((Guard.VFS, Severity.ERROR),)), where, lax)
+    assert caught.value.code is Code.IN_USE
+    assert lax.severities_for(ruled(guards=((Guard.TABLE, Severity.OFF),))) == lax.severities
+
+
+def test_who_shares_the_group_is_an_error_for_a_rule_that_says_so(tree: Tree) -> None:
+    where = host(tree)
+    tree(_IN_A_GROUP)
+    with pytest.raises(FlavourError) as caught:
+        explain(ruled(guards=((Guard.GROUP, Severity.ERROR),)), where, _RULES)
+    assert [found.guard for found in caught.value.findings] == [Guard.GROUP]
+
+
+def parked(tree: Tree, **files: str) -> Host:
+    """The first device waits for its flavour."""
+    root = tree({**_NATIVE, "sys/bus/pci/drivers_probe": ""})
+    (root / _PATH / "driver").unlink()
+    (root / _PATH / "driver_override").write_text(f"{PARKED}\n")
+    tree({f"{_PATH}/{name}": text for name, text in files.items()})
+    made = Host.at(root)
+    made.journal.prepare()
+    return made
+
+
+def waits(where: Host) -> bool:
+    return where.sysfs.override(_ID) == PARKED
+
+
+def told_of(where: Host, *requests: Request) -> list[Outcome]:
+    return answer(requests, {str(request.device) for request in requests}, where, _RULES, lambda *_: None)
+
+
+def test_what_was_parked_for_a_rule_that_cannot_have_it_is_left_to_the_bus(tree: Tree) -> None:
+    where = parked(tree, secondary_bus_number="1\n")
+    (told,) = told_of(where, ruled())
+    assert (told.kind, told.code, told.parked) == (Kind.UNDONE, Code.BRIDGE, True)
+    assert "is not parked for it any more" in told.headline
+    assert not waits(where)
+    assert (tree({}) / "sys/bus/pci/drivers_probe").read_text() == _ID.name
+    assert list(where.journal.records()) == []
+
+
+def test_what_was_parked_is_left_to_the_bus_if_another_of_its_transaction_is_refused(tree: Tree) -> None:
+    where = parked(tree)
+    told = told_of(where, ruled(), ruled("no", device=_OTHER))
+    assert [(outcome.kind, outcome.code) for outcome in told] == [
+        (Kind.UNDONE, Code.TOGETHER),
+        (Kind.REFUSED, Code.UNKNOWN_FLAVOUR),
+    ]
+    assert not waits(where)
+
+
+def test_of_a_driver_that_was_faster_only_the_override_is_cleared(tree: Tree) -> None:
+    where = parked(tree, driver="-> ../../drivers/e1000e", secondary_bus_number="1\n")
+    (told,) = told_of(where, ruled())
+    assert (told.kind, told.code, told.driver, told.parked) == (Kind.UNDONE, Code.BRIDGE, "e1000e", False)
+    assert not waits(where)
+    assert (tree({}) / "sys/bus/pci/drivers_probe").read_text() == ""
+
+
+def test_who_asks_for_himself_and_is_refused_does_not_take_it_from_the_rule(tree: Tree) -> None:
+    where = parked(tree)
+    (told,) = told_of(where, Request(_ID, "no", Origin.VARLINK))
+    assert told.kind is Kind.REFUSED
+    assert waits(where)
+
+
+def test_what_is_parked_is_not_waited_for_and_what_has_just_come_is(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    where = parked(tree)
+    explain(ruled(), where, _RULES)
+    assert pauses == []
+    (tree({}) / _PATH / "driver_override").write_text("(null)\n" + "\n" * 8)
+
+    def settle(seconds: float) -> None:
+        pauses.append(seconds)
+        tree({f"{_PATH}/driver": "-> ../../drivers/e1000e"})
+
+    monkeypatch.setattr("time.sleep", settle)
+    assert explain(ruled(), where, _RULES).original == Binding("e1000e")
+    assert len(pauses) == 1
+
+
+# --- VFs that a rule wants
+
+
+_FREE_VF = _WITH_VF | {f"{_PATH}/sriov_numvfs": "1\n", f"sys/bus/pci/devices/{_VF.name}/driver_override": "(null)\n"}
+_USED_VF = _FREE_VF | {
+    f"sys/bus/pci/devices/{_VF.name}/driver": "-> ../../drivers/vfio-pci",
+    "sys/bus/pci/drivers/vfio-pci/module": "-> ../../../../module/vfio_pci",
+    "sys/module/vfio_pci/refcnt": "1\n",
+    f"sys/bus/pci/devices/{_VF.name}/vfio-dev/vfio0/": "",
+    f"sys/bus/pci/devices/{_VF.name}/iommu_group": "-> ../../../../kernel/iommu_groups/9",
+    "proc/9/comm": "qemu\n",
+    "proc/9/cgroup": "0::/machine.slice/vm.scope\n",
+    "proc/9/task/9/": "",
+    "proc/9/fd/4": "-> /dev/vfio/9",
+}
+
+
+def test_vfs_are_not_made_anew_while_one_of_them_is_in_use_whoever_passes_over_guards(tree: Tree) -> None:
+    where = host(tree)
+    root = tree(_USED_VF)
+    before = untouched(root)
+    asked = ruled("default", vfs=4, force=frozenset(Guard), guards=tuple((guard, Severity.OFF) for guard in Guard))
+    (told,) = ask_all(where, asked)
+    assert (told.kind, told.code) == (Kind.REFUSED, Code.VFS_IN_USE)
+    assert told.findings[0].guard is Guard.HELD
+    assert told.findings[0].sentence.startswith(f"its VF {_VF}: ")
+    assert untouched(root) == before
+    (told,) = ask_all(where, ruled("default", vfs=1))
+    assert told.kind is Kind.ALREADY, "there are as many as there shall be"
+
+
+def test_of_a_pf_that_keeps_its_driver_only_the_vfs_are_looked_at(tree: Tree) -> None:
+    where = host(tree)
+    tree(_FREE_VF)
+    planned = explain(ruled("default", vfs=4), where, _RULES)
+    assert (planned.vfs, planned.findings) == (4, ())
+
+
+def test_what_an_interrupted_change_of_vfs_has_made_is_not_removed_while_it_is_in_use(tree: Tree) -> None:
+    where = host(tree)
+    root = tree(_USED_VF)
+    made = replace(record(where, unfinished=True), flavour="default", sriov=Sriov(0, total=7), override=None)
+    where.journal.save(made)
+    before = everything(root / "sys")
+    told = ask(where, "default", Origin.PUT_BACK)
+    assert (told.kind, told.code) == (Kind.REFUSED, Code.VFS_IN_USE)
+    assert where.journal.record(_ID) == made
+    assert everything(root / "sys") == before
+
+
+def test_an_interrupted_change_of_vfs_ends_with_what_was_before(tree: Tree) -> None:
+    where = host(tree)
+    root = tree(_FREE_VF | {f"{_PATH}/sriov_drivers_autoprobe": "0\n"})
+    made = replace(record(where, unfinished=True), flavour="default", sriov=Sriov(0, total=7), override=None)
+    where.journal.save(made)
+    (told,) = answer([Request(_ID, "default", Origin.PUT_BACK)], {str(_ID)}, where, _RULES, lambda *_: None)
+    assert (told.kind, told.driver) == (Kind.SWITCHED, "e1000e")
+    assert [(root / _PATH / f"sriov_{name}").read_text() for name in ("numvfs", "drivers_autoprobe")] == ["0\n", "1\n"]
+    assert where.journal.record(_ID) is None
+
+
+def test_a_wish_for_vfs_that_had_not_begun_when_the_daemon_died_is_not_overtaken(tree: Tree) -> None:
+    where = host(tree)
+    tree(_FREE_VF)
+    (told,) = answer(
+        [replace(ruled("default", vfs=3), origin=Origin.RECOVERY)], {str(_ID)}, where, _RULES, lambda *_: None
+    )
+    assert told.code is not Code.OVERTAKEN

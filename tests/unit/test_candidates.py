@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from flavourd.candidates import candidates, only_named, specificity
+from flavourd.candidates import Choice, candidates, check_named, chosen, specificity
 from flavourd.flavour import FlavourOnBus, Universal
 from flavourd.module_index import Alias, ModuleIndex
 from flavourd.outcome import Candidate, Skip, Source
@@ -236,7 +236,11 @@ _TABLES = softdep(
 def named(
     *names: str, force: bool = False, modules: ModuleIndex = _TABLES
 ) -> tuple[tuple[Candidate, ...], tuple[Skip, ...]]:
-    return only_named(names, force, *candidates(_MODALIAS, "pci", _PCI, modules), modules.blacklisted)
+    return choose(Choice(names, all_forced=force), modules)
+
+
+def choose(choice: Choice, modules: ModuleIndex = _TABLES) -> tuple[tuple[Candidate, ...], tuple[Skip, ...]]:
+    return chosen(choice, "pci", _PCI, modules, *candidates(_MODALIAS, "pci", _PCI, modules))
 
 
 def test_named_candidates_are_tried_in_the_order_in_which_they_were_named_and_no_other() -> None:
@@ -280,3 +284,136 @@ def test_a_blacklist_holds_whoever_names_the_module(force: bool) -> None:
     with pytest.raises(ValueError, match="variant is blacklisted"):
         named("variant", force=force, modules=modules)
     assert [candidate.module for candidate in named("vfio_pci", force=force, modules=modules)[0]] == ["vfio_pci"]
+
+
+# --- patterns, sources, force and denial
+
+
+_WILD = index(
+    (_BY_CLOSENESS[0], "variant"),
+    (_OTHER, "other_vfio_pci"),
+    soft_pre={"vfio_pci": ("soft",)},
+    table_prefixes={
+        "vfio_pci": frozenset({"vfio_pci"}),
+        "variant": frozenset({"vfio_pci"}),
+        "other_vfio_pci": frozenset({"vfio_pci"}),
+        "vfio_pci_core": frozenset({"symbol"}),
+        "z_vfio_pci": frozenset(),
+        "a_vfio_pci": frozenset({"acpi"}),
+        "native_vfio_pci": frozenset({"pci"}),
+        "builtin_vfio_pci": frozenset(),
+        "soft": frozenset(),
+    },
+    builtin=frozenset({"builtin_vfio_pci"}),
+    libraries={"vfio_pci": frozenset({"vfio_pci_core"})},
+)
+
+
+def names(found: tuple[Candidate, ...]) -> list[str]:
+    return [candidate.module for candidate in found]
+
+
+def test_a_pattern_takes_the_candidates_that_fit_and_before_the_universal_one_what_has_no_table_at_all() -> None:
+    """What is native, built in without a readable table, or a library that the universal driver needs stays out."""
+    found, _ = choose(Choice(("*vfio_pci*",)), _WILD)
+    assert found == (
+        Candidate("a_vfio_pci", Source.WILDCARD, "fits *vfio_pci*"),
+        Candidate("z_vfio_pci", Source.WILDCARD, "fits *vfio_pci*"),
+        _UNIVERSAL,
+    )
+    assert names(choose(Choice(("*v*",)), _WILD)[0]) == ["variant", "a_vfio_pci", "z_vfio_pci", "vfio_pci"]
+
+
+def test_in_a_pattern_dash_and_underscore_are_the_same_but_not_in_brackets() -> None:
+    assert names(choose(Choice(("[a-c]-vfio-pc?",)), _WILD)[0]) == ["a_vfio_pci"]
+
+
+def test_a_pattern_tells_of_what_fits_and_is_not_tried() -> None:
+    found, skips = choose(Choice(("o*", "vfio_pci"), tolerant=True), _WILD)
+    assert names(found) == ["vfio_pci"]
+    assert Skip("other_vfio_pci", _NOT_LISTED) in skips
+    assert Skip("variant", "was not named") in skips
+    banned = index(table_prefixes={"x_vfio": frozenset()}, blacklisted=frozenset({"x_vfio"}))
+    found, skips = choose(Choice(("x*", "@universal"), tolerant=True), banned)
+    assert (names(found), skips[0]) == (["vfio_pci"], Skip("x_vfio", _BLACKLISTED))
+
+
+def test_a_pattern_that_fits_nothing_is_an_error_unless_it_was_said_for_many_devices() -> None:
+    with pytest.raises(ValueError, match=r"nothing\* fits no module"):
+        choose(Choice(("nothing*", "vfio_pci")), _WILD)
+    found, skips = choose(Choice(("nothing*", "vfio_pci"), tolerant=True), _WILD)
+    assert names(found) == ["vfio_pci"]
+    assert skips[0] == Skip("nothing*", "fits no module that could be tried for this device")
+
+
+def test_a_pattern_that_fits_half_the_kernel_is_a_mistake_and_no_module_is_loaded_for_it() -> None:
+    many = index(table_prefixes={f"module{number}": frozenset() for number in range(33)})
+    found, skips = choose(Choice(("*",), tolerant=True), many)
+    assert names(found) == ["vfio_pci"]
+    assert skips == (Skip("*", "fits 33 modules without a table, too many to try them all"),)
+
+
+def test_the_words_stand_for_all_that_a_source_gives_in_the_order_in_which_they_are_said() -> None:
+    assert names(choose(Choice(("@universal", "@softdep", "@alias")), _WILD)[0]) == ["vfio_pci", "soft", "variant"]
+    found, skips = choose(Choice(("@alias",)), _WILD)
+    assert found == (Candidate("variant", Source.ALIAS, _BY_CLOSENESS[0]),)
+    assert {Skip("soft", "was not named"), Skip("vfio_pci", "was not named")} < set(skips)
+
+
+def test_both_schemes_of_2021_can_be_written_and_what_comes_twice_is_tried_once_at_its_first_place() -> None:
+    gunthorpe = choose(Choice(("@alias", "@universal")), _WILD)[0]
+    williamson = choose(Choice(("@softdep", "*_vfio_pci", "vfio-pci*")), _WILD)[0]
+    assert names(gunthorpe) == ["variant", "vfio_pci"]
+    assert names(williamson) == ["soft", "a_vfio_pci", "z_vfio_pci", "vfio_pci"]
+    assert names(choose(Choice(("soft", "@softdep", "*o*t", "soft")), _WILD)[0]) == ["soft"]
+
+
+def test_a_word_without_any_candidate_is_no_error() -> None:
+    assert choose(Choice(("@softdep",)), index()) == ((), (Skip("vfio_pci", "was not named"),))
+
+
+def test_of_many_devices_a_name_that_is_no_candidate_for_one_is_passed_over_and_told() -> None:
+    found, skips = choose(Choice(("other", "no_such_module", "variant"), tolerant=True))
+    assert names(found) == ["variant"]
+    assert skips[:2] == (
+        Skip("other", _NOT_LISTED),
+        Skip("no_such_module", "has no table that lists this device"),
+    )
+
+
+def test_only_the_names_that_are_forced_are_tried_whatever_their_tables_say() -> None:
+    found, skips = choose(Choice(("other", "native", "variant"), forced=frozenset({"other"}), tolerant=True))
+    assert names(found) == ["other", "variant"]
+    assert found[0].detail == f"taken by force: it {_NOT_LISTED}"
+    assert skips[0].module == "native"
+    # A pattern is no name: by force it would take any driver there is.
+    assert choose(Choice(("oth*",), forced=frozenset({"oth*"}), tolerant=True))[0] == ()
+
+
+@pytest.mark.parametrize(
+    "named", [(), ("variant", "vfio_pci", "filters"), ("*",), ("@alias", "@softdep", "@universal")]
+)
+def test_what_is_denied_is_never_tried_however_it_is_named(named: tuple[str, ...]) -> None:
+    choice = Choice(named, denied=("vari*", "filters"), forced=frozenset({"variant"}), all_forced=True, tolerant=True)
+    found, skips = choose(choice)
+    assert names(found) == ["vfio_pci"]
+    assert {Skip("variant", "is denied by the policy"), Skip("filters", "is denied by the policy")} <= set(skips)
+
+
+def test_what_a_pattern_adds_can_be_denied_and_the_universal_driver_too() -> None:
+    found, skips = choose(Choice(("*vfio_pci",), denied=("a-vfio-pci", "vfio_pci")), _WILD)
+    assert names(found) == ["z_vfio_pci"]
+    assert {skip.module for skip in skips if "denied" in skip.reason} == {"a_vfio_pci", "vfio_pci"}
+    assert choose(Choice(denied=("*",)), index()) == ((), (Skip("vfio_pci", "is denied by the policy"),))
+
+
+@pytest.mark.parametrize("item", ["vfio_pci", "vfio-pci*", "?lx5", "[a-m]*", "@alias", "@softdep", "@universal"])
+def test_names_patterns_and_words_can_be_said(item: str) -> None:
+    check_named(item)
+
+
+@pytest.mark.parametrize("item", ["", "@", "@native", "@alias*", "a/*", "*\n", "-*", "a b*", "@" * 500, "*" * 500])
+def test_nothing_else_can_be_said(item: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        check_named(item)
+    assert len(str(caught.value)) < 200

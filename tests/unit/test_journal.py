@@ -20,6 +20,7 @@ from flavourd.errors import Code, FlavourError
 from flavourd.journal import Journal, since_boot
 from flavourd.record import Record, step
 from flavourd.request import Origin, Request
+from flavourd.use import Guard, Severity
 
 from .full import full_at
 
@@ -225,7 +226,8 @@ def test_a_request_is_found_with_the_very_word_that_was_asked(journal: Journal, 
 def words(**values: Any) -> bytes:
     """What was begun with _A alone, with other values."""
     common = {"device": {"bus": "pci", "name": _A.name}, "wanted": "vfio", "uuid": None, "asker": None}
-    return json.dumps([{**common, "instance": 7, "candidates": [], "force": [], "begun": 12.5, **values}]).encode()
+    lists: dict[str, list[str]] = {key: [] for key in ("candidates", "force", "forced", "deny", "guards")}
+    return json.dumps([{**common, **lists, "instance": 7, "begun": 12.5, "vfs": None, "rule": None, **values}]).encode()
 
 
 def test_the_words_of_these_tests_are_those_that_are_written(journal: Journal, tmp_path: Path) -> None:
@@ -243,6 +245,8 @@ def test_the_words_of_these_tests_are_those_that_are_written(journal: Journal, t
         *(words(uuid=5), words(asker=["x"]), words(candidates=5), words(force=None), words(instance=None)),
         *(words(instance=float("inf")), words(instance=[]), words(begun=None), words(begun="x"), words(begun=10**400)),
         *(words(begun=float("nan")), words(begun=float("inf")), words(begun=-1), words(begun=1e20)),
+        *(words(rule=5), words(vfs="8"), words(vfs=True), words(vfs=1.5), words(deny=None), words(forced=5)),
+        *(words(guards=[["no", "error"]]), words(guards=[["held", "no"]]), words(guards=["held"]), words(guards=None)),
     ],
     ids=lambda content: content[-40:],
 )
@@ -360,6 +364,30 @@ def test_a_request_is_found_with_the_candidates_and_guards_that_were_named(journ
     journal.begin([asked])
     ((found,),) = journal.unanswered()
     assert (found.candidates, found.force) == (asked.candidates, asked.force)
+
+
+def test_a_rule_of_the_policy_is_found_with_all_that_it_had_asked(journal: Journal) -> None:
+    asked = replace(
+        request(_A),
+        origin=Origin.POLICY,
+        candidates=("@alias", "vfio_pci*"),
+        forced=frozenset({"b", "a"}),
+        deny=("x*", "y"),
+        guards=((Guard.SESSION, Severity.OFF), (Guard.GROUP, Severity.ERROR)),
+        vfs=8,
+        rule="/etc/flavourd/policy.d/a.yaml:3 (net)",
+    )
+    journal.begin([asked])
+    ((found,),) = journal.unanswered()
+    assert found == replace(asked, origin=Origin.RECOVERY, begun=found.begun)
+
+
+def test_what_an_older_version_had_begun_is_not_lost(journal: Journal, tmp_path: Path) -> None:
+    (older,) = json.loads(words())
+    for name in ("forced", "deny", "guards", "vfs", "rule"):
+        del older[name]
+    (tmp_path / _BEGUN_FILE).write_text(json.dumps([older]))
+    assert list(journal.unanswered()) == [begun(_A, 7)]
 
 
 def test_what_a_newer_version_had_begun_is_not_lost(journal: Journal, tmp_path: Path) -> None:

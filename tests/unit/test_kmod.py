@@ -38,6 +38,13 @@ _FILES = {
     f"{_LIB}/modules.alias": _TABLE,
     f"{_LIB}/modules.builtin.modinfo": _BUILTIN,
     f"{_LIB}/modules.builtin": "kernel/fs/ext4/ext4.ko\nkernel/drivers/built-in.ko\nkernel/drivers/hidden.ko\n",
+    f"{_LIB}/modules.dep": (
+        "kernel/drivers/vfio/pci/vfio-pci.ko.xz: kernel/drivers/vfio/pci/vfio-pci-core.ko.xz kernel/vfio/vfio.ko.xz\n"
+        "kernel/drivers/vfio/pci/vfio-pci-core.ko.xz: kernel/vfio/vfio.ko.xz\n"
+        "kernel/vfio/vfio.ko.xz:\n"
+        "updates/x-vfio-pci.ko: kernel/drivers/vfio/pci/vfio-pci.ko.xz\n"
+        "tableless.ko.zst:\n"
+    ),
 }
 
 
@@ -114,21 +121,39 @@ def test_softdeps_that_modules_themselves_declare_are_read(tree: Tree) -> None:
     assert kmod.index(_PREFIXES, _UNIVERSALS).soft_pre == {"vfio_pci": ("declared",)}
 
 
-def test_table_prefixes_tell_which_tables_a_softdep_has(tree: Tree) -> None:
-    index = with_config(tree, "softdep vfio_pci pre: e1000e test_vfio_pci tableless built-in hidden e1000\n")
-    assert index.table_prefixes == {
+def test_table_prefixes_tell_of_every_module_there_is_which_tables_it_has(tree: Tree) -> None:
+    tables = {
         "e1000e": {"pci"},
         "test_vfio_pci": {"vfio_pci"},
-        "tableless": frozenset(),
+        "vfio_pci": {"vfio_pci"},
+        "vfio_pci_core": {"symbol"},
+        "wrong_prefix": {"vfio_pciexpress", "xvfio_pci"},
         "built_in": {"vfio_pci"},
         "hidden": {"pci"},
-        "e1000": frozenset(),
     }
+    assert read(tree(_FILES)).table_prefixes == tables | dict.fromkeys(
+        ("ext4", "vfio", "x_vfio_pci", "tableless"), frozenset()
+    )
 
 
-def test_softdeps_that_are_built_in_are_known(tree: Tree) -> None:
-    index = with_config(tree, "softdep vfio_pci pre: built-in hidden in ext tableless\n")
-    assert index.builtin == {"built_in", "hidden"}  # ext4 is built in too, but nobody has named it
+def test_of_a_long_table_every_prefix_counts_and_modules_alike_in_name_are_told_apart(tree: Tree) -> None:
+    lines = [("pci:a", "one"), ("pci:b", "one"), ("pci:c", "one_more"), ("pci:d", "one"), ("of:N*T*Cx", "one")]
+    text = "".join(f"alias {pattern} {module}\n" for pattern, module in lines) + "alias fs-one one\n"
+    root = tree(_FILES)
+    (root / _LIB / "modules.alias").write_text(text)
+    prefixes = read(root).table_prefixes
+    assert prefixes["one"] == {"pci", "of"}
+    assert prefixes["one_more"] == {"pci"}
+
+
+def test_built_in_modules_are_known(tree: Tree) -> None:
+    assert read(tree(_FILES)).builtin == {"ext4", "built_in", "hidden"}
+
+
+@pytest.mark.parametrize("spelling", ["vfio_pci", "vfio-pci"])
+def test_what_the_universal_module_is_made_of_is_known(tree: Tree, spelling: str) -> None:
+    index = Kmod(tree(_FILES), _RELEASE).index(_PREFIXES, frozenset({spelling, "none"}))
+    assert index.libraries == {spelling: {"vfio_pci_core", "vfio"}, "none": frozenset()}
 
 
 @pytest.mark.parametrize(
@@ -166,8 +191,8 @@ def test_a_missing_modules_alias_is_a_warning_and_the_rest_still_works(tree: Tre
     assert index.soft_pre == {"vfio_pci": ("a",)}
 
 
-@pytest.mark.parametrize("name", ["modules.builtin.modinfo", "modules.builtin"])
-def test_a_missing_table_of_built_in_modules_is_a_warning_too(tree: Tree, name: str) -> None:
+@pytest.mark.parametrize("name", ["modules.builtin.modinfo", "modules.builtin", "modules.dep"])
+def test_another_missing_table_is_a_warning_too(tree: Tree, name: str) -> None:
     root = tree(_FILES)
     (root / _LIB / name).unlink()
     index = read(root)
@@ -222,6 +247,7 @@ def test_the_index_is_kept_while_nothing_changes(kept: tuple[Path, Kmod, ModuleI
         f"{_LIB}/modules.alias",
         f"{_LIB}/modules.builtin.modinfo",
         f"{_LIB}/modules.builtin",
+        f"{_LIB}/modules.dep",
         f"{_LIB}/modules.softdep",
         "etc/modprobe.d/x.conf",
         "lib/modprobe.d/y.conf",

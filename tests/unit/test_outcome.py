@@ -48,6 +48,15 @@ _VARIANT = Refusal("variant", "refused: EIO (Input/output error)", errno.EIO, ("
             "(umount /srv); although it is held through VFIO, by qemu (pid 42, vm1.scope), x (pid 7); n",
         ),
         (
+            Outcome(_REQUEST, Kind.SWITCHED, "vfio", "vfio-pci", parked=True),
+            "pci/0000:01:00.0 is in flavour vfio now: driver vfio-pci, was parked for its flavour",
+        ),
+        (
+            Outcome(_REQUEST, Kind.UNDONE, "vfio", "e1000e", code=Code.BUSY, sentence="it is busy", parked=True),
+            "pci/0000:01:00.0 did not take flavour vfio and is not parked for it any more, driver e1000e: it is busy "
+            "[busy]",
+        ),
+        (
             Outcome(_REQUEST, Kind.SWITCHED, "default", None, before="vfio-pci"),
             "pci/0000:01:00.0 is in flavour default now: no driver, was vfio-pci",
         ),

@@ -2,10 +2,11 @@
 """From request, snapshot and record to what would be done."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from flavourd.device import Binding, Device, DeviceId, Sriov
+from flavourd.device import PARKED, Binding, Device, DeviceId, Sriov
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import Flavour, FlavourOnBus, Flavours, Universal
 from flavourd.module_index import Alias, ModuleIndex
@@ -559,3 +560,161 @@ def test_a_plan_knows_whether_the_device_is_left_half_done() -> None:
     half_way = replace(_DEVICE, binding=Binding(None, None, "variant"))
     assert decide("vfio", half_way, _BEGUN).half_done
     assert decide("default", half_way, _BEGUN).half_done
+
+
+# --- what the policy asks for
+
+
+_PARKED = Binding(None, None, PARKED)
+_WAITS = replace(_DEVICE, binding=_PARKED)
+
+
+def ruled(wanted: str, device: Device = _DEVICE, record: Record | None = None, **fields: Any) -> Plan:
+    request = Request(device.id, wanted, Origin.POLICY, rule="/etc/flavourd/policy.d/a.yaml:3", **fields)
+    return plan(request, device, _FLAVOURS, _VARIANTS, record)
+
+
+_VARIANTS = ModuleIndex((Alias("vfio_pci:v00008086d*", "variant"), Alias("vfio_pci:v000015B3d*", "stranger")))
+
+
+def no_rule(wanted: str, device: Device = _DEVICE, **fields: Any) -> FlavourError:
+    with pytest.raises(FlavourError) as caught:
+        ruled(wanted, device, **fields)
+    assert caught.value.hint
+    assert str(_ID) in caught.value.sentence
+    return caught.value
+
+
+def test_a_rule_may_name_what_is_no_candidate_for_this_device_as_long_as_something_is_left() -> None:
+    planned = ruled("vfio", candidates=("stranger", "no_such_module", "vfio_pci"))
+    assert modules(planned) == ["vfio_pci"]
+    assert [skip.module for skip in planned.skips] == ["stranger", "no_such_module", "variant"]
+    refused = no_rule("vfio", candidates=("stranger", "no_such*"))
+    assert refused.code is Code.NO_CANDIDATE
+    assert "stranger has a table that does not list this device" in refused.sentence
+    assert "no_such* fits no module" in refused.sentence
+    assert "a.yaml:3" in refused.hint
+
+
+def test_what_an_earlier_daemon_had_begun_for_a_rule_is_still_for_a_rule() -> None:
+    asked = Request(_ID, "vfio", Origin.RECOVERY, candidates=("stranger", "vfio_pci"), rule="a.yaml:3")
+    assert modules(plan(asked, _DEVICE, _FLAVOURS, _VARIANTS, None)) == ["vfio_pci"]
+
+
+def test_patterns_words_force_and_denial_come_into_the_plan_whoever_asks() -> None:
+    assert modules(ruled("vfio", candidates=("@universal", "vari*"))) == ["vfio_pci", "variant"]
+    assert modules(ask_for("@universal", "vari*")) == ["vfio_pci", "variant"]
+    assert modules(ruled("vfio", candidates=("stranger",), forced=frozenset({"stranger"}))) == ["stranger"]
+    assert modules(ruled("vfio", deny=("vari*",))) == ["vfio_pci"]
+    assert no_rule("vfio", deny=("*",)).code is Code.NO_CANDIDATE
+    for item in ("@native", "no*"):
+        assert refusal(item).code is Code.NOT_A_CANDIDATE
+
+
+@pytest.mark.parametrize("item", ["variant", "@alias", "var*"])
+def test_a_device_with_a_driver_that_the_rule_does_not_name_stays_and_that_is_told(item: str) -> None:
+    planned = ruled("vfio", _IN_VFIO, candidates=(item,))
+    assert planned.already
+    (note,) = planned.notes
+    assert "driver vfio-pci, which the rule does not name" in note
+    for known in ("vfio-pci", "@universal", "vfio*"):
+        assert ruled("vfio", _IN_VFIO, candidates=(known,)).notes == ()
+        assert ask_for(known, device=_IN_VFIO).already
+    assert refusal(item, device=_IN_VFIO).code is Code.OTHER_DRIVER
+
+
+def test_for_a_rule_an_override_that_names_another_driver_is_mended() -> None:
+    for override in (None, "pci-stub", PARKED):
+        device = replace(_IN_VFIO, binding=replace(_HELD, override=override))
+        for record in (None, _RECORD):
+            assert (ruled("vfio", device, record).already, ruled("vfio", device, record).mend) == (True, "vfio-pci")
+        assert decide("vfio", device, _RECORD).mend is None
+    assert ruled("vfio", _IN_VFIO).mend is None
+
+
+# --- devices that were parked
+
+
+def test_a_parked_device_goes_into_its_flavour_and_what_it_had_is_what_the_bus_chooses() -> None:
+    planned = ruled("vfio", _WAITS)
+    assert planned.original == planned.undo == _PARKED
+    assert not planned.already
+    assert not planned.half_done
+    switched = replace(_RECORD, original=_PARKED)
+    assert ruled("default", _IN_VFIO, switched).target == _PARKED
+    assert ruled("default", _IN_VFIO, switched).intent == ("what the bus chooses",)
+
+
+def test_a_driver_that_was_faster_than_the_one_it_was_parked_for_is_its_own() -> None:
+    planned = ruled("vfio", replace(_DEVICE, binding=replace(_NATIVE, override=PARKED)))
+    assert planned.original == planned.undo == _NATIVE
+    assert not planned.half_done
+
+
+def test_default_of_a_parked_device_lets_the_bus_choose() -> None:
+    for record in (None, replace(_RECORD, override="vfio-pci")):
+        planned = decide("default", _WAITS, record)
+        assert (planned.already, planned.target, planned.undo) == (False, None, _PARKED)
+
+
+def test_default_of_a_parked_device_that_has_a_driver_only_clears_the_override() -> None:
+    planned = decide("default", replace(_DEVICE, binding=replace(_NATIVE, override=PARKED)))
+    assert (planned.already, planned.target) == (False, _NATIVE)
+
+
+@pytest.mark.parametrize("binding", [_PARKED, Binding(), Binding(None, None, "variant")])
+def test_what_was_parked_and_is_half_switched_goes_back_to_what_the_bus_chooses(binding: Binding) -> None:
+    planned = decide("default", replace(_DEVICE, binding=binding), replace(_BEGUN, original=_PARKED))
+    assert not planned.already
+    assert planned.target == planned.undo == _PARKED
+
+
+# --- VFs that a rule wants
+
+
+_CAN = replace(_DEVICE, sriov=Sriov(0, total=7))
+
+
+def test_vfs_are_made_of_a_pf_that_keeps_its_driver() -> None:
+    planned = ruled("default", _CAN, vfs=7)
+    assert (planned.already, planned.vfs, planned.flavour) == (False, 7, "default")
+    assert planned.sriov == Sriov(0, total=7)
+    assert planned.original == planned.undo == _NATIVE
+    assert planned.intent == ("7 VFs",)
+    assert (planned.candidates, planned.target, planned.drops_vfs) == ((), None, False)
+
+
+@pytest.mark.parametrize("vfs", [0, 4])
+def test_a_pf_with_as_many_vfs_as_it_shall_have_is_left_alone(vfs: int) -> None:
+    planned = ruled("default", replace(_DEVICE, sriov=Sriov(vfs, total=7)), vfs=vfs)
+    assert (planned.already, planned.vfs) == (True, None)
+
+
+def test_another_number_of_vfs_means_to_drop_those_that_there_are() -> None:
+    has = replace(_DEVICE, sriov=Sriov(4, total=7))
+    assert ruled("default", has, vfs=5).drops_vfs
+    assert ruled("default", has, vfs=0).drops_vfs
+    assert not decide("vfio", has).drops_vfs
+    begun = replace(_BEGUN, flavour="default", sriov=Sriov(2, total=7))
+    assert decide("default", has, begun).drops_vfs
+    assert not decide("default", _CAN, begun).drops_vfs
+    # On the way back from a flavour it is the guards that look at them.
+    assert not decide("default", replace(_IN_VFIO, sriov=Sriov(4)), replace(_RECORD, sriov=Sriov(2))).drops_vfs
+
+
+def test_what_is_no_pf_or_cannot_have_so_many_or_has_no_driver_is_refused() -> None:
+    assert no_rule("default", vfs=1).code is Code.NO_SRIOV
+    refused = no_rule("default", _CAN, vfs=8)
+    assert (refused.code, refused.sentence) == (Code.NO_SRIOV, "pci/0000:01:00.0 can have 7 VFs at most, not 8")
+    assert no_rule("default", replace(_CAN, binding=Binding()), vfs=1).code is Code.NO_SRIOV
+    assert no_rule("vfio", _CAN, vfs=1).code is Code.NO_SRIOV
+
+
+def test_a_pf_that_is_not_with_its_own_driver_goes_back_there_first() -> None:
+    for device, record in (
+        (replace(_IN_VFIO, sriov=Sriov(0, total=7)), _RECORD),
+        (_CAN, replace(_BEGUN, flavour="default", sriov=Sriov(0, total=7))),
+        (replace(_WAITS, sriov=Sriov(0, total=7)), None),
+    ):
+        planned = ruled("default", device, record, vfs=4)
+        assert (planned.already, planned.vfs) == (False, None)

@@ -128,6 +128,7 @@ def edited(**values: Any) -> str:
         edited(sriov={"vfs": True, "autoprobe": True}),
         edited(sriov={"vfs": 4, "autoprobe": 1}),
         edited(sriov={"vfs": 4, "more": 1}),
+        edited(sriov={"vfs": 4, "autoprobe": True, "total": "7"}),
         "[" * 100_000 + "\n",
         edited(since="x" * (1 << 20)),
         *(_FULL.to_text() + line for line in ("\n", "null\n", "[]\n", "5\n", '"x"\n', '{"more": 1}\n', "{\n")),

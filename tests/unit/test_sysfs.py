@@ -246,12 +246,12 @@ def test_interfaces_are_those_of_the_device_and_of_its_virtio_device(tree: Tree)
     [
         ({}, None),
         ({"physfn": "-> ../0000:01:00.7"}, None),  # a VF
-        ({"sriov_totalvfs": "7\n"}, Sriov(0)),
-        ({"sriov_totalvfs": "7\n", "sriov_drivers_autoprobe": "1\n"}, Sriov(0)),
-        ({"sriov_totalvfs": "7\n", "sriov_drivers_autoprobe": "0\n"}, Sriov(0, autoprobe=False)),
+        ({"sriov_totalvfs": "7\n"}, Sriov(0, total=7)),
+        ({"sriov_totalvfs": "7\n", "sriov_drivers_autoprobe": "1\n"}, Sriov(0, total=7)),
+        ({"sriov_totalvfs": "7\n", "sriov_drivers_autoprobe": "0\n"}, Sriov(0, autoprobe=False, total=7)),
         (
             {"sriov_totalvfs": "7\n", "virtfn0": "-> ../0000:01:10.0", "virtfn1": "-> ../0000:01:10.1"},
-            Sriov(2),
+            Sriov(2, total=7),
         ),
     ],
 )
@@ -271,3 +271,23 @@ def test_vfs_are_asked_for_by_number_with_or_without_drivers(tree: Tree) -> None
         Sysfs(root).enable_vfs(_NIC, sriov)
         home = root / _HOME
         assert tuple((home / f"sriov_{name}").read_text() for name in ("drivers_autoprobe", "numvfs")) == written_there
+
+
+def test_the_vfs_of_a_pf_come_in_the_order_of_their_indexes(tree: Tree) -> None:
+    links = {f"virtfn{number}": f"-> ../0000:01:10.{number % 8}" for number in (10, 2, 0)}
+    sysfs = Sysfs(tree(pci(_NIC.name, links | {"virtfnx": "-> ../x"})))
+    assert sysfs.vfs(_NIC) == tuple(DeviceId("pci", f"0000:01:10.{number}") for number in (0, 2, 2))
+    assert sysfs.vfs(DeviceId("pci", "0000:02:00.0")) == ()
+
+
+def test_whether_drivers_are_probed_for_vfs_is_written_alone(tree: Tree) -> None:
+    root = tree(pci(_NIC.name, {"sriov_drivers_autoprobe": ""}))
+    for autoprobe, text in ((False, "0"), (True, "1")):
+        Sysfs(root).write_autoprobe(_NIC, autoprobe)
+        assert (root / _HOME / "sriov_drivers_autoprobe").read_text() == text
+
+
+@pytest.mark.parametrize(("text", "total"), [("64\n", 64), ("\n", 0), ("x\n", 0)])
+def test_how_many_vfs_a_pf_can_have_is_read(tree: Tree, text: str, total: int) -> None:
+    sriov = Sysfs(tree(pci(_NIC.name, {"sriov_totalvfs": text}))).sriov(_NIC)
+    assert sriov == Sriov(total=total)

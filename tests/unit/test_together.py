@@ -7,10 +7,11 @@ taken back is tested in the virtual machine.
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from flavourd.device import Binding, DeviceId, Sriov
+from flavourd.device import PARKED, Binding, DeviceId, Sriov
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import Flavour, FlavourOnBus, Flavours, Universal
 from flavourd.host import Host
@@ -51,8 +52,10 @@ class Place:
         self.on_disk: list[dict[DeviceId, Record]] = []
         self._before = self.devices()
 
-    def plan(self, id_: DeviceId, wanted: str = "vfio", record: Record | None = None) -> Plan:
-        request = Request(id_, wanted, Origin.VARLINK)
+    def plan(
+        self, id_: DeviceId, wanted: str = "vfio", record: Record | None = None, *, rule: bool = False, **more: Any
+    ) -> Plan:
+        request = Request(id_, wanted, Origin.POLICY if rule else Origin.VARLINK, **more)
         return plan(request, self.host.sysfs.device(id_, _FLAVOURS.proofs), _FLAVOURS, ModuleIndex(), record)
 
     def record(self, id_: DeviceId, flavour: str = "vfio", *, unfinished: bool = False) -> Record:
@@ -76,6 +79,10 @@ class Place:
             str(path): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
             for path in (self.root / "sys").rglob("*")
         }
+
+    def text(self, name: str) -> str:
+        """An attribute of the first device."""
+        return (self.root / f"sys/bus/pci/devices/{_ONE.name}/{name}").read_text()
 
     def untouched(self) -> bool:
         return self.devices() == self._before
@@ -132,7 +139,7 @@ def test_the_intents_of_all_are_on_disk_before_the_first_step_and_each_step_befo
         assert record.instance == place.host.sysfs.instance(id_)
         assert record.since.endswith("+00:00")
     assert (first[_ONE].interfaces, first[_ONE].sriov) == (("eth0",), None)
-    assert (first[_TWO].interfaces, first[_TWO].sriov) == ((), Sriov(0, autoprobe=False))
+    assert (first[_TWO].interfaces, first[_TWO].sriov) == ((), Sriov(0, autoprobe=False, total=7))
     for (number, step), records in zip(place.told, place.on_disk, strict=True):
         assert records[(_ONE, _TWO)[number]].steps[-1] == step.text
     assert next(step.text for number, step in place.told if number == 0) == f"loading {_MODULE}"
@@ -346,6 +353,140 @@ def test_of_a_pf_that_had_no_vfs_nothing_is_told(tree: Tree) -> None:
     kept = pf_with_a_record(place, 0)
     (outcome,) = place.carry_out([place.plan(_ONE, "default", kept)], kept)
     assert (outcome.kind, outcome.notes) == (Kind.SWITCHED, ())
+
+
+# --- VFs that a rule wants
+
+
+def test_if_vfs_cannot_be_made_it_has_as_many_as_before_and_the_kernels_answer_is_told(tree: Tree) -> None:
+    place = Place(tree, pf(numvfs=None))
+    (outcome,) = place.carry_out([place.plan(_ONE, "default", rule=True, vfs=5)])
+    assert (outcome.kind, outcome.code, outcome.errno) == (Kind.UNDONE, Code.NO_SRIOV, 2)
+    assert outcome.sentence == "5 VFs could not be made: No such file or directory (ENOENT)"
+    assert outcome.refusals[0].who == "e1000e"
+    assert outcome.driver == "e1000e"
+    assert place.records() == {}
+
+
+def test_what_there_was_is_on_disk_before_vfs_are_made_and_nothing_is_left_to_give_back_afterwards(tree: Tree) -> None:
+    place = Place(tree, pf())
+
+    def tell(_number: int, step: Step) -> None:
+        (record,) = place.records().values()
+        assert (record.flavour, record.original, record.unfinished) == ("default", Binding("e1000e"), True)
+        assert record.sriov == Sriov(0, autoprobe=False, total=7)
+        assert (record.intent, record.steps) == (("2 VFs",), (step.text,))
+        for number in range(2):
+            tree({f"sys/bus/pci/devices/{_ONE.name}/virtfn{number}": f"-> ../{_TWO.name}"})
+
+    (outcome,) = carry_out([place.plan(_ONE, "default", rule=True, vfs=2)], [None], place.host, tell)
+    assert (outcome.kind, outcome.code, outcome.notes) == (Kind.SWITCHED, None, ("2 VFs were made (it had 0)",))
+    assert (outcome.flavour, outcome.driver) == ("default", "e1000e")
+    assert place.records() == {}
+
+
+def test_if_vfs_were_made_by_another_meanwhile_nothing_is_touched(tree: Tree) -> None:
+    place = Place(tree, pf())
+    planned = place.plan(_ONE, "default", rule=True, vfs=2)
+    tree({f"sys/bus/pci/devices/{_ONE.name}/virtfn0": f"-> ../{_TWO.name}"})
+    (outcome,) = place.carry_out([planned])
+    assert (outcome.kind, outcome.code) == (Kind.REFUSED, Code.NO_SRIOV)
+    assert "meanwhile" in outcome.sentence
+    assert place.text("sriov_numvfs") == "0\n"
+
+
+# --- devices that were parked
+
+
+def parked(files: Mapping[str, str] | None = None) -> dict[str, str]:
+    made = device(_ONE, {"driver_override": f"{PARKED}\n"} | dict(files or {}))
+    return {path: text for path, text in made.items() if not path.endswith("/driver")} | _PROBE
+
+
+_PROBE = {"sys/bus/pci/drivers_probe": ""}
+
+
+def test_a_parked_device_that_nothing_could_be_loaded_for_gets_its_native_driver(tree: Tree) -> None:
+    place = Place(tree, parked())
+
+    def tell(number: int, step: Step) -> None:
+        if step.text == "letting bus pci choose a driver":
+            tree({f"sys/bus/pci/devices/{_ONE.name}/driver": "-> ../../drivers/e1000e"})
+
+    planned = place.plan(_ONE, rule=True)
+    (outcome,) = carry_out([planned], [None], place.host, tell)
+    assert (outcome.kind, outcome.code, outcome.driver) == (Kind.UNDONE, Code.NO_CANDIDATE, "e1000e")
+    assert outcome.parked
+    assert "is not parked for it any more, driver e1000e" in str(outcome)
+    assert place.text("driver_override").startswith("\n")
+    assert place.records() == {}
+
+
+def test_a_parked_device_that_is_refused_or_left_out_is_not_left_parked(tree: Tree) -> None:
+    place = Place(tree, parked(), loaded("x"))
+    planned = place.plan(_ONE, rule=True)
+    (outcome,) = carry_out([planned], [None], place.host, lambda *_: None, look_again=in_use)
+    assert (outcome.kind, outcome.code, outcome.findings) == (Kind.UNDONE, Code.IN_USE, (_MOUNTED,))
+    assert place.text("driver_override").startswith("\n")
+    assert outcome.notes == ("no native driver of this kernel takes it",)
+
+
+def test_default_of_a_parked_device_is_what_the_bus_chooses(tree: Tree) -> None:
+    place = Place(tree, parked())
+    (outcome,) = place.carry_out([place.plan(_ONE, "default")])
+    assert (outcome.kind, outcome.flavour, outcome.parked) == (Kind.SWITCHED, "default", True)
+    assert outcome.notes == ("no native driver of this kernel takes it",)
+    assert (place.root / "sys/bus/pci/drivers_probe").read_text() == _ONE.name
+    assert place.text("driver_override").startswith("\n")
+    assert place.records() == {}
+
+
+def test_what_was_parked_and_is_half_switched_is_given_to_the_driver_that_the_bus_chooses(tree: Tree) -> None:
+    place = Place(tree, parked())
+    kept = replace(place.record(_ONE, unfinished=True), original=Binding(None, None, PARKED))
+    place.host.journal.save(kept)
+    (outcome,) = place.carry_out([place.plan(_ONE, "default", kept)], kept)
+    assert outcome.kind is Kind.SWITCHED
+    assert (place.root / "sys/bus/pci/drivers_probe").read_text() == _ONE.name
+    assert place.records() == {}
+
+
+# --- overrides that are mended
+
+
+@pytest.mark.parametrize("with_record", [False, True])
+def test_for_a_rule_the_override_of_what_is_in_the_flavour_names_its_driver_again(
+    tree: Tree, with_record: bool
+) -> None:
+    place = Place(tree, device(_ONE, _IN_FLAVOUR))
+    kept = place.record(_ONE) if with_record else None
+    (outcome,) = place.carry_out([place.plan(_ONE, record=kept, rule=True)], kept)
+    assert (outcome.kind, outcome.notes) == (
+        Kind.ALREADY,
+        ("its driver_override was cleared and names e1000e again",),
+    )
+    assert place.text("driver_override") == "e1000e\n"
+    assert place.told[0][1].text == "writing e1000e to its driver_override again"
+    records = place.records()
+    assert set(records) == ({_ONE} if with_record else set())
+    if kept:
+        assert (records[_ONE].override, records[_ONE].original) == ("e1000e", kept.original)
+        assert not records[_ONE].unfinished
+
+
+def test_an_override_that_cannot_be_written_or_that_another_has_written_is_told(tree: Tree) -> None:
+    place = Place(tree, device(_ONE, _IN_FLAVOUR), device(_TWO, _IN_FLAVOUR))
+    plans = [place.plan(id_, rule=True) for id_ in (_ONE, _TWO)]
+    (place.root / f"sys/bus/pci/devices/{_ONE.name}/driver_override").write_text("igb\n")
+    (place.root / f"sys/bus/pci/devices/{_TWO.name}/driver_override").unlink()
+    outcomes = place.carry_out(plans)
+    assert [outcome.kind for outcome in outcomes] == [Kind.ALREADY, Kind.ALREADY]
+    assert outcomes[0].notes == (
+        "its driver_override was cleared, and another program has given its override to igb meanwhile",
+    )
+    assert outcomes[1].notes == (
+        "its driver_override was cleared and could not be written again: ENOENT (No such file or directory)",
+    )
 
 
 # --- words
