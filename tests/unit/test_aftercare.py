@@ -4,6 +4,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 
 import pytest
 
@@ -211,3 +212,37 @@ def test_any_other_end_of_the_way_back_is_told_and_so_is_the_next_refusal(kind: 
         assert [ward.refuse() for _ in range(2)] == [True, False]
 
     run(test)
+
+
+# --- what the policy asks for in vain
+
+
+def _policy(kind: Kind, sentence: str, code: Code = Code.IN_USE, instance: int = 7) -> Outcome:
+    return Outcome(Request(_ONE, "vfio", Origin.POLICY, instance=instance), kind, "vfio", code=code, sentence=sentence)
+
+
+@pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.UNDONE])
+def test_why_a_rule_fails_is_told_when_that_changes(kind: Kind) -> None:
+    care = Aftercare(lambda _device: False, lambda _device, _first: None)
+    told = []
+    for outcome in (
+        _policy(kind, "a"),
+        _policy(kind, "a"),
+        _policy(kind, "b"),
+        _policy(kind, "b", Code.ALL_REFUSED),
+        _policy(kind, "b", Code.ALL_REFUSED, instance=8),
+        _policy(Kind.SWITCHED, ""),
+        _policy(Kind.SWITCHED, ""),
+        _policy(kind, "b", Code.ALL_REFUSED, instance=8),
+    ):
+        told.append(not care.repeats(outcome))
+        care.after(outcome)
+    assert told == [True, False, True, True, True, True, True, True]
+
+
+def test_what_somebody_asks_for_is_told_each_time() -> None:
+    care = Aftercare(lambda _device: False, lambda _device, _first: None)
+    for _ in range(2):
+        outcome = replace(_policy(Kind.REFUSED, "a"), request=Request(_ONE, "vfio", Origin.VARLINK))
+        assert not care.repeats(outcome)
+        care.after(outcome)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flavourd import __version__
-from flavourd.cli import codes
+from flavourd.cli import codes, here, initramfs
 from flavourd.cli.__main__ import main
 from flavourd.cli.exits import Exit
 
@@ -33,6 +33,7 @@ _TRANSCRIPTS: Mapping[str, list[tuple[str, dict[str, Script]]]] = {
         ("list --driver -", {}),
         ("list --group 15 --json=short", {}),
         ("list --group 99", {}),
+        ("list --no-legend", {"List": [reply(devices=[host.CLAIMED | {"state": "contested"}])]}),
         ("list --json=pretty dma0", {"List": [reply(devices=host.TWINS[:1])]}),
     ],
     "tree": [
@@ -47,6 +48,7 @@ _TRANSCRIPTS: Mapping[str, list[tuple[str, dict[str, Script]]]] = {
         ("show 41:00.0 enp6s0 06:10.0", {}),
         ("show platform/fe200000.ethernet --json=short", {}),
         ("show 01:00.1", {}),
+        ("show 05:02.0", {"Describe": [reply(device=host.BLOCKER | {"state": "contested"}, members=[])]}),
     ],
     "set": [
         ("set 06:10.0 vfio", {"Set": host.switching(host.SWITCHED)}),
@@ -82,6 +84,39 @@ _TRANSCRIPTS: Mapping[str, list[tuple[str, dict[str, Script]]]] = {
         ("set 05:02.0 vfio --group", {"Set": [*host.switching(host.TOGETHER, host.UNDONE)[:4], HANG_UP]}),
         ("set 06:10.0 vfio", {"Set": [HANG_UP]}),
         ("set 06:10.0 vfio", {"Set": [reply(outcomes=[])]}),
+        # Where it is written down is told when all is switched.
+        (
+            "set 06:10.0 vfio --persist",
+            {"Set": [*host.switching(host.SWITCHED)[:-1], reply(outcomes=[host.PERSISTED])]},
+        ),
+        (
+            "set 06:10.0 01:00.0 vfio --persist",
+            {
+                "Set": [
+                    *host.switching(host.SWITCHED, host.SECOND_TRY)[:-1],
+                    reply(outcomes=[host.PERSISTED, host.PERSISTED_TOO]),
+                ]
+            },
+        ),
+        (
+            "set 06:10.0 vfio --persist",
+            {
+                "Set": [
+                    *host.switching(host.SWITCHED)[:-1],
+                    error(
+                        "NotDone",
+                        code="host",
+                        message="all is switched, but that could not be written down for the next boot: no space",
+                        hint="make /etc/flavourd writable, then ask again",
+                        outcomes=[host.SWITCHED],
+                    ),
+                ]
+            },
+        ),
+        (
+            "set 06:10.0 vfio --persist",
+            {"Set": [error("org.varlink.service.InvalidParameter", parameter="persist")]},
+        ),
     ],
     "reset": [
         ("reset 01:00.0", {"Reset": host.switching(host.BACK)}),
@@ -90,6 +125,7 @@ _TRANSCRIPTS: Mapping[str, list[tuple[str, dict[str, Script]]]] = {
             "reset 01:00.0 --dry-run",
             {"Reset": [reply(plans=[host.PLANS["default"] | {"target": None}])]},
         ),
+        ("reset 01:00.0 --persist", {"Reset": host.switching(host.NOT_PERSISTED)}),
     ],
     "cancel": [
         ("cancel 06:10.0", {"Cancel": [reply(withdrawn=1)]}),
@@ -123,6 +159,32 @@ _TRANSCRIPTS: Mapping[str, list[tuple[str, dict[str, Script]]]] = {
         ("status", {}),
         ("status", {"Status": [reply(**host.STATUS_IN_TROUBLE)]}),
         ("status --json=short", {"Status": [reply(version="0.1.0", ready=True)]}),
+        ("status", {"Status": [reply(version="0.1.0", ready=True, policy=host.NO_POLICY)]}),
+        ("status", {"Status": [reply(version="0.1.0", policy=host.NO_POLICY | {"error": host.BAD_POLICY})]}),
+    ],
+    "policy-match": [
+        ("policy match nvme0n1", {}),
+        ("policy match end0 07:00.0", {}),
+        ("policy match 07:00.0", {"MatchPolicy": [reply(verdict=host.VERDICTS[2], rules=[], loaded=False)]}),
+        ("policy match 07:00.0 --json=short", {"MatchPolicy": [reply(loaded=True)]}),
+        ("policy match 01:00.1", {}),
+        ("policy match 07:00.0", {"MatchPolicy": [host.REFUSED_POLICY]}),
+    ],
+    "policy-diff": [
+        ("policy diff", {}),
+        ("policy diff --all", {}),
+        ("policy diff --no-legend", {}),
+        ("policy diff", {"DiffPolicy": [reply(verdicts=host.VERDICTS[1:], loaded=False)]}),
+        ("policy diff", {"DiffPolicy": [reply(verdicts=[], loaded=True)]}),
+        ("policy diff --json=short", {"DiffPolicy": [reply(verdicts=[], loaded=True)]}),
+        ("policy diff", {"DiffPolicy": [host.REFUSED_POLICY]}),
+    ],
+    "reload": [
+        ("reload", {}),
+        ("reload", {"Status": [reply(policy=host.NO_POLICY)]}),
+        ("reload --json=short", {}),
+        ("reload", {"Reload": [host.REFUSED_POLICY]}),
+        ("reload", {"Reload": [error("NotPermitted", message="you may not reload flavourd", hint="use sudo")]}),
     ],
     "complete": [
         ("complete devices", {"List": [reply(devices=[host.PF, host.DISK])]}),
@@ -173,20 +235,120 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
+_NICS, _SITE = "etc/flavourd/policy.d/50-nics.yaml", "usr/lib/flavourd/policy.d/90-site.yaml"
+_TWIN = """\
+# One of two
+rules:
+  - name: one of two twins
+    match: {address: "0000:01:00.0"}
+    flavour: vfio
+"""
+_REST = "rules: [{match: {class: bridge}, flavour: default}]\n"
+_WRONG = """\
+rules:
+  - match: {vendor: 8086}
+    flavour: vfoi
+  - flavor: vfio
+"""
+_POLICY = {_NICS: _TWIN, _SITE: _REST}
+_IMAGE, _MARK = f"boot/initrd.img-{os.uname().release}", "etc/flavourd/initramfs"
+
+# Transcript -> commands, each with the files of the host that it looks at.
+_TRANSCRIPTS_OF_FILES: Mapping[str, list[tuple[str, dict[str, str]]]] = {
+    "policy-check": [
+        ("policy check", {}),
+        ("policy check", _POLICY),
+        ("policy check", _POLICY | {_NICS: _WRONG}),
+        ("policy check --json=pretty", _POLICY | {_NICS: _WRONG}),
+        ("policy check ROOT/own.yaml", _POLICY | {"own.yaml": _TWIN}),
+        ("policy check ROOT/own.yaml ROOT/none.yaml", {"own.yaml": _REST.replace("rules", "rule")}),
+        ("policy check", _POLICY | {_NICS: "rules: [{flavour: default}]\n"}),
+        ("policy check", {"etc/flavourd/flavours.yaml": "flavour: {}\n"}),
+        ("-H node7 policy check", {}),
+    ],
+    "policy-cat": [
+        ("policy cat", {}),
+        ("policy cat", _POLICY),
+        ("policy cat", _POLICY | {"etc/flavourd/policy.d/90-site.yaml": _WRONG}),
+        ("policy cat --json=pretty", {_SITE: _REST}),
+    ],
+    "policy-edit": [
+        ("policy edit ../x", {}),
+        ("policy edit --host node7", {}),
+    ],
+    "initramfs": [
+        ("initramfs status", {}),
+        ("initramfs status", {_MARK: "", _IMAGE: ""}),
+        ("initramfs status", {_IMAGE: "", _NICS: _TWIN, _MARK: ""}),
+        ("initramfs status --json=short", {_IMAGE: "", _NICS: _TWIN}),
+        ("initramfs on", {"bin/update-initramfs": "echo $0 $*"}),
+        ("initramfs on", {"bin/dracut": "echo $0 $*"}),
+        ("initramfs on", {"bin/update-initramfs": "exit 3"}),
+        ("initramfs on", {}),
+        ("initramfs off", {}),
+        ("initramfs off", {_MARK: "", "bin/update-initramfs": "exit 0"}),
+        ("initramfs off --json=short", {_MARK: "", "bin/update-initramfs": "exit 0"}),
+        ("initramfs on -H node7", {}),
+    ],
+}
+
+
 @pytest.mark.parametrize("name", _TRANSCRIPTS)
 def test_what_is_told(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     told = ""
     for number, (words, answers) in enumerate(_TRANSCRIPTS[name]):
-        path = tmp_path / f"{number}"
-        monkeypatch.setenv("FLAVOURD_SOCKET", str(path))
-        with Daemon(path, host.ANSWERS | answers):
-            code = main(shlex.split(words))
-        said = capsys.readouterr()
-        told += f"$ flavourctl {words}\n{said.out}"
-        told += "".join(f"! {line}\n" for line in said.err.splitlines())
-        told += f"→ {code} {Exit(code).name}\n\n" if code else "\n"
+        told += transcript(words, host.ANSWERS | answers, tmp_path / f"{number}", monkeypatch, capfd)
+    compare(name, told)
+
+
+@pytest.mark.parametrize("name", _TRANSCRIPTS_OF_FILES)
+def test_what_is_told_of_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told = ""
+    for number, (words, files) in enumerate(_TRANSCRIPTS_OF_FILES[name]):
+        root = tmp_path / f"host{number}"
+        make_host(root, files)
+        monkeypatch.setattr(here, "ROOT", root)
+        monkeypatch.setattr(initramfs, "_PATH", f"{root}/bin")
+        said = transcript(words.replace("ROOT", str(root)), {}, tmp_path / f"{number}", monkeypatch, capfd)
+        told += said.replace(str(root), "").replace(os.uname().release, "RELEASE")
+    compare(name, told)
+
+
+def make_host(root: Path, files: Mapping[str, str]) -> None:
+    """Each file is younger than the one before it."""
+    flavours = (_FOLDER.parents[2] / "config/flavours.yaml").read_text(encoding="utf-8")
+    for number, (name, text) in enumerate({"usr/lib/flavourd/flavours.yaml": flavours, **files}.items()):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n" if path.parent.name == "bin" else text, encoding="utf-8")
+        path.chmod(0o755 if path.parent.name == "bin" else 0o644)
+        for folder in (path.parent, path.parent.parent):
+            folder.chmod(0o755)  # whatever the umask: what others may write to is refused
+        for changed in (path, path.parent):
+            os.utime(changed, (number, number))
+
+
+def transcript(
+    words: str,
+    answers: Mapping[str, Script],
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> str:
+    monkeypatch.setenv("FLAVOURD_SOCKET", str(path))
+    with Daemon(path, answers):
+        code = main(shlex.split(words))
+    said = capfd.readouterr()
+    told = f"$ flavourctl {words}\n{said.out}"
+    told += "".join(f"! {line}\n" for line in said.err.splitlines())
+    return told + (f"→ {code} {Exit(code).name}\n\n" if code else "\n")
+
+
+def compare(name: str, told: str) -> None:
     told = told.replace(f"({__version__})", "(VERSION)")
     golden = _FOLDER / f"{name}.txt"
     if os.environ.get(_REGENERATE):
@@ -197,4 +359,10 @@ def test_what_is_told(
 
 
 def test_every_transcript_is_told() -> None:
-    assert {path.stem for path in _FOLDER.glob("*.txt")} == set(_TRANSCRIPTS)
+    assert {path.stem for path in _FOLDER.glob("*.txt")} == {*_TRANSCRIPTS, *_TRANSCRIPTS_OF_FILES}
+
+
+def test_the_schema_is_the_one_that_is_shipped(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy", "schema"]) == Exit.OK
+    shipped = _FOLDER.parents[2] / "config/policy.schema.json"
+    assert capfd.readouterr().out == shipped.read_text(encoding="utf-8")

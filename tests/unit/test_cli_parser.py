@@ -28,6 +28,43 @@ def test_a_verb_has_help_with_examples_that_it_understands(verb: str) -> None:
     assert hasattr(import_module(f"flavourd.cli.{parse(examples[0].split()).file}"), "run")
 
 
+def below(verb: str) -> dict[str, argparse.ArgumentParser]:
+    """The verbs of a verb."""
+    (found,) = (action for action in verbs()[verb]._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(found.choices)
+
+
+@pytest.mark.parametrize("words", [f"{verb} {then}" for verb in ("policy", "initramfs") for then in below(verb)])
+def test_a_verb_of_a_verb_has_help_with_examples_that_it_understands(words: str) -> None:
+    verb, then = words.split()
+    text = below(verb)[then].format_help()
+    examples = re.findall(r"^  flavourctl (.*)$", text.partition("examples:\n")[2], re.MULTILINE)
+    assert 1 <= len(examples) <= 4
+    for example in examples:
+        found = parse(example.split())
+        assert (found.verb, found.then) == (verb, then)
+        assert hasattr(import_module(f"flavourd.cli.{found.file}"), "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "expected"),
+    [
+        ("policy check a b", "files", ["a", "b"]),
+        ("policy check a --json short b", "files", ["a", "b"]),
+        ("--json short policy check", "files", []),
+        ("policy match a --no-legend b", "devices", ["a", "b"]),
+        ("policy edit", "name", "local"),
+        ("policy edit x --json short", "name", "x"),
+        ("policy diff --all", "all", True),
+        ("set a vfio --persist", "persist", True),
+        ("set a vfio", "persist", None),
+        ("reset a --persist b", "devices", ["a", "b"]),
+    ],
+)
+def test_policies_are_asked_for(words: str, key: str, expected: object) -> None:
+    assert vars(parse(words.split()))[key] == expected
+
+
 def test_the_help_lists_the_verbs_but_not_the_one_for_shells() -> None:
     listed = re.findall(r"^    (\w+) ", parser().format_help(), re.MULTILINE)
     assert listed == [verb for verb in VERBS if verb != "complete"]
@@ -104,6 +141,16 @@ def test_words_after_options_belong_to_the_verb(words: str, devices: list[str], 
         "cancel",
         "cancel a --group",
         "set a vfio --force",
+        "policy",
+        "policy checks",
+        "policy match",
+        "policy edit a b",
+        "policy edit a --json short b",
+        "policy cat a",
+        "initramfs",
+        "initramfs on x",
+        "reload x",
+        "list --persist",
     ],
 )
 def test_what_is_not_understood_ends_with_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,4 +180,6 @@ def test_the_shell_is_told_what_completes_devices_flavours_codes_and_guards() ->
     assert functions("reset") == devices | guards
     assert functions("cancel") == devices
     assert functions("list") == {"devices": {"_flavourctl_devices"}, "flavour": {"_flavourctl_flavours"}}
+    matched = [action for action in below("policy")["match"]._actions if hasattr(action, "complete")]
+    assert [action.complete["fish"] for action in matched] == ["_flavourctl_devices"]
     assert functions("explain")["devices"] == {"_flavourctl_codes"}

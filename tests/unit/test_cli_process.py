@@ -91,6 +91,27 @@ def test_listing_imports_nothing_that_is_slow(tmp_path: Path) -> None:
     assert ours == set(), "the rest of flavourd is the daemon's"
 
 
+def test_policies_are_checked_although_libraries_are_not_looked_for(tmp_path: Path) -> None:
+    flavours = tmp_path / "usr/lib/flavourd/flavours.yaml"
+    flavours.parent.mkdir(parents=True)
+    flavours.write_bytes((_ROOT / "config/flavours.yaml").read_bytes())
+    code = (
+        f"from pathlib import Path; from flavourd.cli import here; here.ROOT = Path({str(tmp_path)!r}); "
+        "from flavourd.cli.__main__ import main; raise SystemExit(main())"
+    )
+    done = subprocess.run(
+        (sys.executable, "-S", "-c", code, "policy", "check", "-"),
+        cwd=_ROOT,
+        env=environment(tmp_path / "socket"),
+        input="rules: [{flavour: vfio}]\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (Exit.OK, "")
+    assert done.stdout.endswith("1 rule in 1 file, no mistakes\n")
+
+
 # --- interruption
 
 

@@ -23,6 +23,7 @@ from flavourd.ipc import wire
 from flavourd.ipc.feed import Feed
 from flavourd.ipc.history import History
 from flavourd.ipc.manager import Manager
+from flavourd.keeper.keeper import Keeper
 from flavourd.request import Origin, Request
 from flavourd.survey import Survey
 
@@ -72,12 +73,16 @@ class Office:
             root, deadline, lambda asked, step: self.feed.publish(wire.Step.of(asked, step)), self._answered
         )
         self.desk.host.journal.prepare()
+        self.keeper = Keeper(root, self.desk)
+        self.desk.ended = self.keeper.after
         registry: VarlinkInterfaceRegistry = house.registry
         registry.register_interface(
             VarlinkServiceInterface("flavourd", "flavourd", "1", "https://varlink.org", registry)
         )
         registry.register_interface(
-            Manager(self.desk, self.feed, self.history, Survey(root), lambda: True, lambda: house.door.count)
+            Manager(
+                self.desk, self.keeper, self.feed, self.history, Survey(root), lambda: True, lambda: house.door.count
+            )
         )
 
     def _answered(self, outcome: Any) -> None:

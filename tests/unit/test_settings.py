@@ -72,6 +72,10 @@ def test_the_file_says_which_drivers_bear_only_one_switch_at_a_time(tree: Tree) 
     assert read_settings(tree({_FILE: "serial_drivers: []"})).serial_drivers == ()
 
 
+def test_the_file_says_how_often_all_is_looked_at(tree: Tree) -> None:
+    assert read_settings(tree({_FILE: "reconcile_seconds: 0"})).reconcile_seconds == 0
+
+
 def test_the_example_names_every_guard_there_is() -> None:
     text = " ".join(line.strip("# ") for line in _SHIPPED.read_text(encoding="utf-8").splitlines())
     listed = text.partition("explains a guard: ")[2].partition(". ")[0].split(", ")
@@ -82,7 +86,13 @@ def test_the_example_names_every_guard_there_is() -> None:
     ("text", "problem"),
     [
         ("accessd: {}", ":1:1: 'accessd' is not known here; did you mean 'access'?"),
-        ("access: {}\nmore: 1", ":2:1: 'more' is not known here; known here: access, guards, stuck, serial_drivers"),
+        (
+            "access: {}\nmore: 1",
+            ":2:1: 'more' is not known here; known here: access, guards, stuck, serial_drivers, reconcile_seconds",
+        ),
+        ("reconcile_seconds: 86401", ":1:20: "),
+        ("reconcile_seconds: -1", ":1:20: "),
+        ("reconcile_seconds: often", ":1:20: "),
         ("access: {changes: []}", "did you mean 'change'?"),
         ("access: {change: wheel}", ":1:18: a list is expected here"),
         ("access:", "a mapping (key: value) is expected here"),
