@@ -31,17 +31,22 @@ def completion(shell: str) -> str:
 
 
 def _as_shells_see(whole: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    (verbs,) = (action for action in whole._actions if isinstance(action, argparse._SubParsersAction))
-    for verb in verbs.choices.values():
-        for words, last in pairwise(verb._get_positional_actions()):
-            if words.nargs == "+":  # no shell knows which word will be the last
-                function = f"{words.complete['bash']}_then{last.complete['bash'].removeprefix('_flavourctl')}"
-                vars(words).update(complete=dict.fromkeys(_FILES, function))
-                verb._actions.remove(last)
-        for action in verb._actions:
-            if called := vars(action).get("complete"):
-                called["fish"] = f"({called['bash']})"
+    for verbs in (action for action in whole._actions if isinstance(action, argparse._SubParsersAction)):
+        for verb in verbs.choices.values():
+            _as_shells_see(verb)
+    for words, last in pairwise(whole._get_positional_actions()):
+        if words.nargs == "+":  # no shell knows which word will be the last
+            function = _bash(words) + "_then" + _bash(last).removeprefix("_flavourctl")
+            vars(words).update(complete=dict.fromkeys(_FILES, function))
+            whole._actions.remove(last)
+    for action in whole._actions:
+        if (called := vars(action).get("complete")) and called["fish"] == called["bash"]:
+            called["fish"] = f"({called['bash']})"
     return whole
+
+
+def _bash(action: argparse.Action) -> str:
+    return str(vars(action)["complete"]["bash"])
 
 
 if __name__ == "__main__":

@@ -29,17 +29,29 @@ def page(template: str) -> str:
 
 
 def _verbs(whole: argparse.ArgumentParser) -> Iterator[str]:
-    (verbs,) = (action for action in whole._actions if isinstance(action, argparse._SubParsersAction))
     everywhere = {name for action in whole._actions for name in action.option_strings}
+    (verbs,) = _below(whole)
+    return _listed(verbs, everywhere)
+
+
+def _listed(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", everywhere: set[str]) -> Iterator[str]:
     yield ".Bl -tag -width Ds"
     for shown in verbs._choices_actions:  # a hidden verb is not among them
         verb: argparse.ArgumentParser = verbs.choices[shown.dest]
         own = [action for action in verb._actions if not everywhere.issuperset(action.option_strings or [""])]
-        yield " ".join([f".It Cm {shown.dest}", *map(_usage, own)])
+        yield " ".join([f".It Cm {verb.prog.removeprefix('flavourctl ')}", *map(_usage, own)])
         yield _told(verb.description or shown.help or "")
         yield from _options(verb, own)
         yield from _examples(verb)
+        for more in _below(verb):
+            yield ".Pp"
+            yield _told(f"The verb behind it is {more.help}:")
+            yield from _listed(more, everywhere)
     yield ".El"
+
+
+def _below(whole: argparse.ArgumentParser) -> Iterator["argparse._SubParsersAction[argparse.ArgumentParser]"]:
+    return (action for action in whole._actions if isinstance(action, argparse._SubParsersAction))
 
 
 def _options(whole: argparse.ArgumentParser, actions: Iterable[argparse.Action]) -> Iterator[str]:

@@ -84,6 +84,10 @@ def group(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", action="store_true", default=None, help=text)
 
 
+def persist(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--persist", action="store_true", default=None, help=text)
+
+
 def dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and touch nothing")
 
@@ -98,6 +102,13 @@ def count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError("a number from 1 on is expected")
     return int(text)
+
+
+def files(parser: argparse.ArgumentParser, text: str) -> None:
+    action = parser.add_argument("files", nargs="*", metavar="FILE", help=text)
+    # As shtab's own `FILE`.
+    shells = {"bash": "_shtab_compgen_files", "zsh": "_files", "fish": "(__fish_complete_path (commandline -ct))"}
+    vars(action).update(complete=shells)
 
 
 def completed(action: argparse.Action, function: str) -> argparse.Action:

@@ -7,7 +7,8 @@ import argparse
 import sys
 
 from flavourd.cli import options
-from flavourd.cli.verbs import VERBS, Verbs
+from flavourd.cli.adding import Verbs
+from flavourd.cli.verbs import VERBS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ def _take(found: argparse.Namespace, left: list[str]) -> bool:
             found.into = left[-1]
         case "list" | "tree" | "show" | "reset" | "cancel":
             found.devices += left
+        case "policy" if found.then == "match":
+            found.devices += left
+        case "policy" if found.then == "check":
+            found.files += left
         case "explain" if found.into is None and len(left) == 1:
             (found.into,) = left
         case _:

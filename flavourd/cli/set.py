@@ -25,7 +25,7 @@ def run(arguments: Namespace, client: Client, screen: Screen) -> int:
         usage = "flavourctl set DEV... FLAVOUR"
         raise Failure(Exit.USAGE, f"{arguments.into} is a device, and the flavour comes last", usage)
     devices = names.ids(arguments.devices)
-    asked: Json = {"devices": devices, "force": arguments.force, "group": arguments.group}
+    asked: Json = {"devices": devices, "force": arguments.force, "group": arguments.group, "persist": arguments.persist}
     if arguments.verb == "set":
         asked |= {"flavour": arguments.into, "candidates": arguments.candidates}
     act = _plan if arguments.dry_run else _switch

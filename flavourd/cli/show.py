@@ -76,7 +76,7 @@ def _state(screen: Screen, device: Json) -> list[str]:
             f"look: cat /proc/{pid}/stack; journalctl -k",
         ]
     told = f"{state}: {step}" if step else state
-    return [screen.red(told) if state == "stuck" else told] if told else []
+    return [screen.red(told) if state in ("stuck", "contested") else told] if told else []
 
 
 def _group(known: Json, device: Json, names: Names) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from flavourd import __version__
 from flavourd.cli.exits import Exit
 from flavourd.cli.table import facts
-from flavourd.cli.texts import process, when
+from flavourd.cli.texts import policy, process, when
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,12 +40,26 @@ def _lines(screen: Screen, told: Json) -> Iterator[str]:
             ("Waiting", str(told.get("waiting") or 0)),
             ("Deadline", f"{told.get('deadline_seconds') or 0:g} s"),
             ("Outcomes", ", ".join(f"{count} {kind}" for kind, count in (told.get("counts") or {}).items() if count)),
+            ("Policy", _policy(screen, told.get("policy") or {})),
+            ("Contested", [screen.red(device) for device in (told.get("policy") or {}).get("contested") or []]),
             ("Stuck", [_stuck(screen, stuck) for stuck in told.get("stuck") or []]),
             ("Clients", str(told.get("clients") or 0)),
             ("Flavours", [_flavour(flavour) for flavour in told.get("flavours") or []]),
             ("Warnings", [screen.yellow(warning) for warning in told.get("warnings") or []]),
         ]
     )
+
+
+def _policy(screen: Screen, standing: Json) -> list[str]:
+    """What is in force, and why it is not what stands in the files."""
+    if not standing:  # of an older daemon
+        return []
+    files, error = standing.get("files") or [], standing.get("error")
+    lines = [policy(standing) + (f", since {when(standing.get('since'))}" if standing.get("since") else "")]
+    lines += [f"  {file}" for file in files]
+    if error:
+        lines += [f"{screen.red('not what stands on disk:')} {error}", "next: flavourctl policy check"]
+    return lines
 
 
 def _stuck(screen: Screen, stuck: Json) -> str:

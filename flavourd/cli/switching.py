@@ -9,7 +9,7 @@ from flavourd.cli.progress import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from flavourd.cli.exits import Json
     from flavourd.cli.screen import Screen
@@ -45,11 +45,12 @@ class Switching:
             self._progress.show(f"{done}{device}: {step.get('text')}")
         for outcome in told.get("outcomes") or []:
             device = self._meet(outcome)
-            if self._outcomes.get(device) != outcome:  # one that was stuck may have another in the end
+            before = self._outcomes.get(device)
+            if before != outcome:  # one that was stuck may have another in the end
                 self._outcomes[device] = outcome
                 self.be_quiet()
                 if self._screen:
-                    self._screen.print(texts.outcome(self._screen, outcome))
+                    self._screen.print(self._told(self._screen, before, outcome))
 
     def be_quiet(self) -> None:
         self._progress.clear()
@@ -87,6 +88,16 @@ class Switching:
             goes_on = "the connection was lost; flavourd finishes or undoes this, at its next start if it has ended"
             failure.hint = "\n".join((*self._rest(goes_on), failure.hint))
         return failure
+
+    def _told(self, screen: Screen, before: Json | None, outcome: Json) -> Iterator[str]:
+        """Of an outcome that was told before only the notes that have come since: where it was written down."""
+        if before is None or {**before, "notes": None} != {**outcome, "notes": None}:
+            yield from texts.outcome(screen, outcome)
+            return
+        if len(self._devices) > 1:
+            yield f"{outcome.get('device')}:"
+        known = before.get("notes") or []
+        yield from texts.notes(screen, {"notes": [note for note in outcome.get("notes") or [] if note not in known]})
 
     def _meet(self, told: Json) -> str:
         device = str(told.get("device"))

@@ -84,6 +84,24 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
+def policy(standing: Json) -> str:
+    """`12 rules in 3 files`"""
+    files = len(standing.get("files") or [])
+    return f"{counted(standing.get('rules') or 0, 'rule')} in {counted(files, 'file')}" if files else "none"
+
+
+def rule(told: Json) -> str:
+    """`/etc/flavourd/policy.d/50-vfs.yaml:8 (VFs of the NIC)`"""
+    place, name = str(told.get("place")), told.get("name")
+    return f"{place} ({name})" if name and not place.endswith(f"({name})") else place
+
+
+def on_disk_only(screen: Screen, told: Json) -> Iterator[str]:
+    """What is said of the files does not hold for flavourd yet."""
+    if told.get("loaded") is False:
+        yield f"{screen.yellow('note:')} these files are not in force yet: flavourctl reload"
+
+
 def asker(told: Json) -> str:
     return told.get("asker") or told.get("origin") or ""
 

@@ -7,32 +7,9 @@ from flavourd.cli import options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser
     from collections.abc import Callable
-    from typing import Any
 
-
-class Verbs:
-    """Where verbs are added. common: the options that all of them have."""
-
-    def __init__(self, whole: ArgumentParser, common: ArgumentParser) -> None:
-        # prog: to find it out, argparse would start the machinery of its help.
-        self._verbs = whole.add_subparsers(dest="verb", metavar="VERB", title="verbs", prog="flavourctl")
-        self._common = common
-
-    def add(self, name: str, help: str | None, *examples: str, file: str | None = None) -> ArgumentParser:
-        """help: None hides it. file: the module that does it, if that has another name."""
-        shown: dict[str, Any] = {"help": help, "description": f"{help[:1].upper()}{help[1:]}."} if help else {}
-        parser = self._verbs.add_parser(
-            name,
-            epilog=options.examples(*examples),
-            parents=[self._common],
-            formatter_class=options.Formatter,
-            allow_abbrev=False,
-            **shown,
-        )
-        parser.set_defaults(file=file or name)
-        return parser
+    from flavourd.cli.adding import Verbs
 
 
 def _list(verbs: Verbs) -> None:
@@ -81,13 +58,14 @@ def _set(verbs: Verbs) -> None:
         "flavourctl set 65:00.0 vfio",
         "flavourctl set '65:*' nvme1n1 vfio",
         "flavourctl set 65:00.1 vfio --candidate mlx5_vfio_pci",
-        "flavourctl set 65:00.0 vfio --group --dry-run",
+        "flavourctl set 65:00.0 vfio --group --persist",
     )
     options.devices(parser, "+")
     options.flavour(parser, "into", metavar="FLAVOUR", help="`default` is that of the native drivers")
     options.candidates(parser)
     options.force(parser)
     options.group(parser)
+    options.persist(parser, "also at each boot from now on: write a policy file for each device")
     options.dry_run(parser)
 
 
@@ -98,11 +76,14 @@ def _reset(verbs: Verbs) -> None:
         "flavourctl reset 65:00.0",
         "flavourctl reset '65:*' --dry-run",
         "flavourctl reset 65:00.0 --group --force held",
+        "flavourctl reset 65:00.0 --persist",
         file="set",
     )
     options.devices(parser, "+")
     options.force(parser)
     options.group(parser)
+    text = "also at each boot from now on: take the policy file of `set --persist` away, and keep other rules off"
+    options.persist(parser, text)
     options.dry_run(parser)
     parser.set_defaults(into="default")
 
@@ -165,6 +146,46 @@ def _status(verbs: Verbs) -> None:
     )
 
 
+def _policy(verbs: Verbs) -> None:
+    from flavourd.cli.policy_verbs import VERBS  # seven parsers, which no other verb has to wait for
+
+    parser = verbs.add(
+        "policy",
+        "look at the rules that say which devices live in which flavour, and change them",
+        "flavourctl policy check",
+        "flavourctl policy edit",
+        "flavourctl policy match 65:00.0",
+        "flavourctl policy diff",
+    )
+    known = verbs.below(parser, "policy")
+    for add in VERBS:
+        add(known)
+
+
+def _reload(verbs: Verbs) -> None:
+    verbs.add(
+        "reload",
+        "have flavourd read its configuration and the policy anew",
+        "flavourctl reload",
+        "flavourctl -H node7 reload",
+    )
+
+
+def _initramfs(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "initramfs",
+        "have the initramfs keep native drivers off the devices that the policy puts into a flavour",
+        "flavourctl initramfs on",
+        "flavourctl initramfs status",
+    )
+    known = verbs.below(parser, "initramfs")
+    text = "put the policy, as it is now, into the initramfs; to be said again when the policy has changed"
+    known.add("on", text, "flavourctl initramfs on", file="initramfs")
+    known.add("off", "take it out again", "flavourctl initramfs off", file="initramfs")
+    text = "tell whether it is in there, and whether the policy has changed since"
+    known.add("status", text, "flavourctl initramfs status", file="initramfs")
+
+
 def _complete(verbs: Verbs) -> None:
     parser = verbs.add("complete", None, "flavourctl complete devices")  # for the shell
     parser.add_argument("what", choices=("devices", "flavours", "codes", "guards"))
@@ -182,5 +203,8 @@ VERBS: dict[str, Callable[[Verbs], None]] = {
     "monitor": _monitor,
     "history": _history,
     "status": _status,
+    "policy": _policy,
+    "reload": _reload,
+    "initramfs": _initramfs,
     "complete": _complete,
 }

@@ -247,6 +247,11 @@ TOGETHER = outcome(
     driver="e1000e",
 )
 OUTCOMES = [SWITCHED, SECOND_TRY, UNDONE, BROKEN, BACK]
+PERSISTED = SWITCHED | {"notes": ["/etc/flavourd/policy.d/10-persist-pci:0000:06:10.0.yaml keeps it so"]}
+PERSISTED_TOO = SECOND_TRY | {
+    "notes": [*SECOND_TRY["notes"], "/etc/flavourd/policy.d/10-persist-pci:0000:01:00.0.yaml keeps it so"]
+}
+NOT_PERSISTED = BACK | {"notes": ["10-persist-pci:0000:01:00.0.yaml is gone"]}
 
 
 def plan(id: str, flavour: str, kind: str, **facts: object) -> Json:
@@ -364,6 +369,67 @@ def history(asked: Json) -> list[Reply]:
     return [reply(outcomes=found[-asked.get("limit", 100) :])]
 
 
+POLICY = {
+    "rules": 3,
+    "files": ["/etc/flavourd/policy.d/50-nics.yaml", "/usr/lib/flavourd/policy.d/90-site.yaml"],
+    "since": "2026-11-22T13:00:00.000+00:00",
+    "error": None,
+    "contested": [],
+}
+NO_POLICY = {"rules": 0, "files": [], "since": None, "error": None, "contested": []}
+BAD_POLICY = (
+    "/etc/flavourd/policy.d/50-nics.yaml:4:5: 'flavor' is not known here; did you mean 'flavour'?; "
+    '/etc/flavourd/policy.d/50-nics.yaml:9:13: write it in quotes: "8086"'
+)
+
+
+def rule(number: int, place: str, name: str | None = None, **facts: object) -> Json:
+    return {"number": number, "place": place, "name": name, "flavour": "vfio", "mode": "enforce", **facts}
+
+
+RULES = [
+    rule(0, "/etc/flavourd/policy.d/50-nics.yaml:3", "one of two twins"),
+    rule(1, "/etc/flavourd/policy.d/50-nics.yaml:9", mode="observe"),
+    rule(2, "/usr/lib/flavourd/policy.d/90-site.yaml:2", "the rest", flavour="default"),
+]
+
+
+def verdict(id: str, rule: Json | None, means: str, text: str, driver: str | None) -> Json:
+    flavour = rule["flavour"] if rule else "default"
+    return {"device": id, "rule": rule, "means": means, "text": text, "flavour": flavour, "driver": driver}
+
+
+VERDICTS = [
+    verdict(BLOCKER["id"], RULES[0], "change", "its driver is e1000", "e1000"),
+    verdict(CLAIMED["id"], RULES[0], "satisfied", "it is in flavour vfio as the rule says", "vfio-pci"),
+    verdict(DISK["id"], RULES[1], "observed", "its driver is nvme; the rule only observes (mode: observe)", "nvme"),
+    verdict(
+        FAR["id"],
+        RULES[0],
+        "stopped",
+        "other hardware stands there than the rule expects: vendor is 8086, the rule expects 10de",
+        None,
+    ),
+]
+REFUSED_POLICY = error("Refused", code="policy", message=BAD_POLICY, hint="mend it: flavourctl policy check")
+
+
+def match_policy(asked: Json) -> list[Reply]:
+    if asked["device"] == DISK["id"]:
+        reasons = ["vendor is 144d, not 8086", "every selector holds", "comes later: first match wins; it would match"]
+        whys = [
+            {"rule": rule, "matches": number == 1, "reason": reason}
+            for number, (rule, reason) in enumerate(zip(RULES, reasons, strict=True))
+        ]
+        return [reply(verdict=VERDICTS[2], rules=whys, loaded=True)]
+    if asked["device"] == MAC["id"]:
+        whys = [{"rule": rule, "matches": False, "reason": "bus is platform, not pci"} for rule in RULES]
+        return [
+            reply(verdict=verdict(MAC["id"], None, "none", "no rule matches it", "dwmac"), rules=whys, loaded=False)
+        ]
+    return [NO_DEVICE]
+
+
 STATUS = {
     "version": "0.1.0",
     "since": "2026-11-22T13:00:00.000+00:00",
@@ -379,6 +445,7 @@ STATUS = {
         {"name": "twin", "description": "", "buses": {}},
     ],
     "warnings": [],
+    "policy": POLICY,
 }
 STATUS_IN_TROUBLE = STATUS | {
     "version": "9.9.9",
@@ -387,6 +454,7 @@ STATUS_IN_TROUBLE = STATUS | {
     "waiting": 9,
     "stuck": [ASLEEP, ASLEEP | {"device": "pci/0000:42:00.0", "holders": []}],
     "warnings": ["modules.builtin.modinfo cannot be read: variants may be missed"],
+    "policy": POLICY | {"error": BAD_POLICY, "contested": [CLAIMED["id"], BLOCKER["id"]]},
 }
 
 EVENTS: list[Reply] = [
@@ -404,4 +472,7 @@ ANSWERS: dict[str, Script] = {
     "History": history,
     "Status": [reply(**STATUS)],
     "Monitor": EVENTS,
+    "MatchPolicy": match_policy,
+    "DiffPolicy": [reply(verdicts=VERDICTS, loaded=True)],
+    "Reload": [reply()],
 }

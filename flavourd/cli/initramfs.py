@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`flavourctl initramfs`: the policy in the initramfs, before any native driver is loaded there.
+
+What puts it there are the hooks for initramfs-tools and dracut, which look for the file that is made and removed here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from flavourd.cli import here
+from flavourd.cli.exits import Exit, Failure
+from flavourd.cli.screen import talk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+
+    from flavourd.cli.client import Client
+    from flavourd.cli.exits import Json
+    from flavourd.cli.screen import Screen
+
+_MARK = "etc/flavourd/initramfs"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TOOLS = (("update-initramfs", "-u"), ("dracut", "--force"))
+_IMAGES = ("boot/initrd.img-{}", "boot/initramfs-{}.img", "boot/initrd-{}")
+
+
+def run(arguments: Namespace, client: Client, screen: Screen) -> int:
+    here.stay(arguments, f"initramfs {arguments.then}")
+    mark = here.ROOT / _MARK
+    if arguments.then != "status":
+        told = _switch(mark, on=arguments.then == "on")
+        lines = [told]
+        as_json: Json = {"on": mark.exists(), "message": told}
+    else:
+        image, newer = _image(), [*_newer()]
+        lines = [*_lines(screen, mark, image, newer)]
+        as_json = {"on": mark.exists(), "image": str(image) if image else None, "newer": [*map(str, newer)]}
+    if arguments.json != "off":
+        screen.print_json(as_json, arguments.json)
+    else:
+        screen.print(lines)
+    return Exit.OK
+
+
+def _switch(mark: Path, *, on: bool) -> str:
+    if not on and not mark.exists():
+        return "off already; nothing was rebuilt"
+    command = _tool()
+    if on and not here.policy().policy:
+        sentence = "there are mistakes in the policy, so nothing was changed"
+        raise Failure(Exit.NOT_DONE, sentence, "flavourctl policy check", "policy")
+    _set(mark, on=on)
+    _rebuild(command, mark)
+    return "the policy, as it is now, is in the initramfs" if on else "the policy is not in the initramfs any more"
+
+
+def _tool() -> list[str]:
+    for tool, *words in _TOOLS:
+        if path := shutil.which(tool, path=_PATH):
+            return [path, *words]
+    tools = " nor ".join(tool for tool, *_ in _TOOLS)
+    raise Failure(Exit.NOT_DONE, f"neither {tools} is here, so nothing was changed", "apt install initramfs-tools")
+
+
+def _set(mark: Path, *, on: bool) -> None:
+    try:
+        if on:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        else:
+            mark.unlink()
+    except OSError as error:
+        denied = isinstance(error, PermissionError)
+        sentence = f"{mark} cannot be {'made' if on else 'removed'}: {error.strerror}"
+        raise Failure(
+            Exit.DENIED if denied else Exit.NOT_DONE, sentence, "sudo flavourctl initramfs …" if denied else ""
+        ) from error
+
+
+def _rebuild(command: list[str], mark: Path) -> None:
+    talk(f"running {' '.join(command)}")
+    status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, check=False).returncode
+    if status:
+        state = "is there" if mark.exists() else "is removed"
+        hint = f"{mark} {state}, so the next run that goes well will heed it: {' '.join(command)}"
+        raise Failure(Exit.NOT_DONE, f"the initramfs was not rebuilt: {command[0]} ended with {status}", hint)
+
+
+def _image() -> Path | None:
+    """The initramfs of the kernel that runs."""
+    release = os.uname().release
+    return next((path for name in _IMAGES if (path := here.ROOT / name.format(release)).exists()), None)
+
+
+def _newer() -> Iterator[Path]:
+    """What was changed after the initramfs was built."""
+    here.libraries()
+    from flavourd.policy.files import PLACES
+
+    if image := _image():
+        built = image.stat().st_mtime
+        folders = [here.ROOT / place / "policy.d" for place in PLACES]
+        files = [file for folder in folders for file in (*sorted(folder.glob("*.yaml")), folder)]
+        yield from (file for file in (*files, here.ROOT / _MARK) if file.exists() and file.lstat().st_mtime > built)
+
+
+def _lines(screen: Screen, mark: Path, image: Path | None, newer: list[Path]) -> Iterator[str]:
+    if not mark.exists():
+        yield "off: native drivers in the initramfs may take devices of the policy before flavourd does"
+        return
+    yield f"on: {image or 'the initramfs'} keeps native drivers off the devices of the policy"
+    if newer:
+        yield f"  {screen.yellow('note:')} changed since it was built: {', '.join(map(str, newer))}"
+        yield "  next: flavourctl initramfs on"
