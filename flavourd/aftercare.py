@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Devices that were left half switched are put back: at once, and if that fails, again and again."""
+"""Devices that were left half switched are put back: at once, and if that fails, again and again.
+
+And why what is tried again and again fails is told once.
+"""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
 from flavourd.device import DeviceId
-from flavourd.errors import Code
 from flavourd.outcome import Kind, Outcome
 from flavourd.request import Origin
 
@@ -23,16 +25,20 @@ class Aftercare:
         self._half_done, self._put_back = half_done, put_back
         self._pauses: dict[DeviceId, float] = {}
         self._timers: dict[DeviceId, asyncio.TimerHandle] = {}
-        self._told: dict[DeviceId, Code | None] = {}
+        self._told: dict[DeviceId, tuple[object, ...]] = {}
 
     def repeats(self, outcome: Outcome) -> bool:
         """Whether this was told before: why an attempt failed is news only if the last one failed otherwise."""
-        device = outcome.request.device
-        if outcome.request.origin is not Origin.PUT_BACK or outcome.kind is not Kind.REFUSED:
+        device, request = outcome.request.device, outcome.request
+        of_policy = request.origin is Origin.POLICY and outcome.kind in (Kind.REFUSED, Kind.UNDONE)
+        if not of_policy and (request.origin is not Origin.PUT_BACK or outcome.kind is not Kind.REFUSED):
             self._told.pop(device, None)
             return False
-        told_before = device in self._told and self._told[device] == outcome.code
-        self._told[device] = outcome.code
+        # What a put-back meets is told by its code alone: the sentence may name another process each time.
+        words = (outcome.kind, request.instance, outcome.sentence) if of_policy else ()
+        telling = (request.origin, outcome.code, *words)
+        told_before = self._told.get(device) == telling
+        self._told[device] = telling
         return told_before
 
     def after(self, outcome: Outcome) -> None:
@@ -42,7 +48,8 @@ class Aftercare:
             timer.cancel()
         if outcome.kind in (Kind.SWITCHED, Kind.ALREADY) or not self._half_done(device):
             self._pauses.pop(device, None)
-            self._told.pop(device, None)
+            if outcome.request.origin is not Origin.POLICY:  # who has been told of in vain is asked for again later
+                self._told.pop(device, None)
         elif outcome.kind is Kind.LOST and outcome.request.origin is not Origin.PUT_BACK:
             self._put_back(device, True)
         else:

@@ -37,7 +37,8 @@ _INQUIRY_SECONDS = 5.0
 class Desk:
     """root: of the host. deadline: seconds after which a request is answered even if the kernel has not.
 
-    told, answered: hear every step and every outcome. `counts`: outcomes of each kind so far.
+    told, answered: hear every step and every outcome. `counts`: outcomes of each kind so far. `ended`: hears outcomes
+    too, also of attempts whose failing is no news. `kept`: see Rules.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Desk:
         self._warned: tuple[str, ...] = ()
         self._taken: dict[DeviceId, int] = {}
         self._finishing = False
+        self.ended: Callable[[Outcome], None] = _nobody_hears
+        self.kept: Callable[[DeviceId], bool] | None = None
         self.sight = Sight(self.turns.stuck)
         self._aftercare = Aftercare(self._half_done, self._put_back)
         self.flavours, self.settings, self.changers = self._configuration()
@@ -60,7 +63,7 @@ class Desk:
         self.flavours, self.settings, self.changers = self._configuration()
 
     def rules(self) -> Rules:
-        return Rules(self.flavours, self.index(), self.settings.severities())
+        return Rules(self.flavours, self.index(), self.settings.severities(), self.kept)
 
     def index(self) -> ModuleIndex:
         """The kernel's module tables, read anew if they have changed."""
@@ -193,6 +196,8 @@ class Desk:
         except OSError as error:  # at worst something is done or told again after a restart
             sentence = f"what became of {requests[0].device} could not be written down: {error}"
             logs.tell_trouble(FlavourError(Code.HOST, sentence, "make room in /run"), logs.WARNING)
+        for outcome in outcomes:
+            self.ended(outcome)
 
     def _half_done(self, device: DeviceId) -> bool:
         """And it is ours to put back: who is being stopped leaves that to the next start."""
@@ -213,3 +218,7 @@ class Desk:
 def _stopping(request: Request) -> Outcome:
     error = FlavourError(Code.STOPPING, f"{request.device}: flavourd is being stopped", "ask again when it is back")
     return refused(request, error)
+
+
+def _nobody_hears(_outcome: Outcome) -> None:
+    """Until a policy is kept."""

@@ -2,9 +2,9 @@
 """Tell outcomes to the journal, with fields that programs can match, and to the terminal when there is one.
 
 Fields: FLAVOURD_DEVICE, _FLAVOUR, _ORIGIN, _KIND, _CODE, _DRIVER, _CANDIDATE, _UUID (that marks the request), _ASKER
-(who it was, on the control socket), ERRNO; once for each candidate that refused or was not tried FLAVOURD_REFUSED or
-FLAVOURD_SKIPPED, and once for each guard that found something FLAVOURD_GUARD. Every kind of outcome has a MESSAGE_ID,
-which systemd/flavourd.catalog explains (`journalctl -x`).
+(who it was, on the control socket), _RULE (of the policy: the one that asked), ERRNO; once for each candidate that
+refused or was not tried FLAVOURD_REFUSED or FLAVOURD_SKIPPED, and once for each guard that found something
+FLAVOURD_GUARD. Every kind of outcome has a MESSAGE_ID, which systemd/flavourd.catalog explains (`journalctl -x`).
 """
 
 import sys
@@ -26,7 +26,7 @@ MESSAGE_IDS = {
     Kind.STUCK: "3b4f603d88c848e78a86496b00014d4c",
 }
 TROUBLE_ID = (
-    "f2d4d6a284bb4d14bd187f8c15dc8efa"  # not about one request: configuration, sources of knowledge, the daemon itself
+    "f2d4d6a284bb4d14bd187f8c15dc8efa"  # not about one request: configuration, policy, sources of knowledge, the daemon
 )
 
 _PRIORITIES = {
@@ -41,7 +41,10 @@ _PRIORITIES = {
 }
 
 
+ERROR: int = journal.LOG_ERR
 WARNING: int = journal.LOG_WARNING
+NOTICE: int = journal.LOG_NOTICE
+INFO: int = journal.LOG_INFO
 
 
 def tell(outcome: Outcome) -> None:
@@ -56,6 +59,7 @@ def tell(outcome: Outcome) -> None:
         "FLAVOURD_CANDIDATE": outcome.candidate.module if outcome.candidate else None,
         "FLAVOURD_UUID": request.uuid,
         "FLAVOURD_ASKER": request.asker,
+        "FLAVOURD_RULE": request.rule,
         "ERRNO": outcome.errno,
     }
     more = [f"FLAVOURD_REFUSED={refusal}" for refusal in outcome.refusals]
@@ -64,8 +68,15 @@ def tell(outcome: Outcome) -> None:
     _send(str(outcome), MESSAGE_IDS[outcome.kind], _PRIORITIES[outcome.kind], fields, more)
 
 
-def tell_trouble(error: FlavourError, priority: int = journal.LOG_ERR) -> None:
-    _send(str(error), TROUBLE_ID, priority, {"FLAVOURD_CODE": error.code, "ERRNO": error.errno})
+def tell_trouble(error: FlavourError, priority: int = ERROR, fields: Mapping[str, object] | None = None) -> None:
+    """fields: further ones that programs may look for."""
+    about = {"FLAVOURD_CODE": error.code, "ERRNO": error.errno}
+    _send(str(error), TROUBLE_ID, priority, about | dict(fields or {}))
+
+
+def tell_of(message: str, priority: int, fields: Mapping[str, object]) -> None:
+    """What is neither an outcome nor trouble."""
+    _send(message, TROUBLE_ID, priority, fields)
 
 
 def _send(

@@ -22,6 +22,7 @@ from flavourd.ipc.door import Door
 from flavourd.ipc.feed import Feed
 from flavourd.ipc.history import History
 from flavourd.ipc.manager import Manager
+from flavourd.keeper.keeper import Keeper
 from flavourd.outcome import Outcome
 from flavourd.request import Request
 from flavourd.step import Step
@@ -36,9 +37,12 @@ class Service:
     def __init__(self, root: Path, deadline: float) -> None:
         self._root = root
         self._desk = Desk(root, deadline, self._told, self._answered)
+        self._keeper = Keeper(root, self._desk)
+        self._desk.ended = self._keeper.after
         self._feed = Feed()
         self._history = History(root)
         self._stop = asyncio.Event()
+        self._reloading: asyncio.Task[None] | None = None
         self._ready = self._failed = False
 
     async def run(self) -> bool:
@@ -57,9 +61,9 @@ class Service:
         desk.recover()
         desk.take_on(uevents.all())
         door = self._open_door()
-        # Ready means: what was asked before is answered, so that a VM manager which starts after us finds its devices
-        # in place.
-        await self._first(desk.turns.all_answered())
+        # Ready means: what was asked before is answered, and what the policy wants is done, so that a VM manager which
+        # starts after us finds its devices in place.
+        await self._first(self._begun())
         if not self._stop.is_set():
             self._ready = True
             _notify("READY=1")
@@ -69,6 +73,7 @@ class Service:
         loop.remove_reader(uevents.fileno())
         if door:
             door.close()
+        self._keeper.stop()
         if not self._failed:
             await desk.finish()
             self._feed.end()
@@ -79,6 +84,15 @@ class Service:
             lambda _loop, _context: None
         )  # what is cut off now, a caller who does not read, is no fault
         return not self._failed
+
+    async def _begun(self) -> None:
+        """What is made by an answer, the VFs of a PF for one, may itself be asked for."""
+        await self._keeper.start()
+        while True:
+            await self._keeper.settled()
+            await self._desk.turns.all_answered()
+            if self._keeper.idle:
+                return
 
     async def _first(self, waiting: Any) -> None:
         """Wait for something, or to be stopped."""
@@ -101,7 +115,15 @@ class Service:
         about = ("flavourd", "flavourd", __version__, "https://varlink.org")
         registry.register_interface(VarlinkServiceInterface(*about, registry))
         registry.register_interface(
-            Manager(self._desk, self._feed, self._history, Survey(self._root), lambda: self._ready, lambda: door.count)
+            Manager(
+                self._desk,
+                self._keeper,
+                self._feed,
+                self._history,
+                Survey(self._root),
+                lambda: self._ready,
+                lambda: door.count,
+            )
         )
         door.open()
         return door
@@ -112,6 +134,7 @@ class Service:
         heard = uevents.drain()
         self._desk.forget(heard.removed)
         self._desk.take_on(heard.requests)
+        self._keeper.heard(heard.changed, heard.removed)
         if heard.lost:
             sentence = "uevents came faster than they could be read and some were lost"
             logs.tell_trouble(
@@ -119,16 +142,22 @@ class Service:
             )
             self._desk.forget_gone()
             self._desk.take_on(uevents.all())
+            self._keeper.look()
 
     def _reload(self) -> None:
+        self._reloading = asyncio.create_task(self._read_anew())
+
+    async def _read_anew(self) -> None:
         if self._ready:
             _notify("RELOADING=1")
         try:
             self._desk.reload()
+            await self._keeper.reload()
         except FlavourError as error:  # what runs goes on running
             logs.tell_trouble(error)
         if self._ready:
             _notify("READY=1")
+        self._tell_status()
 
     # --- what goes out
 
@@ -149,7 +178,11 @@ class Service:
     def _tell_status(self) -> None:
         desk = self._desk
         counts = ", ".join(f"{count} {kind}" for kind, count in desk.counts.items() if count)
-        _notify(f"STATUS={desk.turns.open} in work, {len(desk.turns.stuck)} stuck; so far {counts or 'no requests'}")
+        rules, contested = len(self._keeper.force.policy.rules), len(self._keeper.memories.contested)
+        policy = f"; policy: {rules} rules{f', {contested} contested' if contested else ''}" if rules else ""
+        policy += "; the policy on disk cannot be used" if self._keeper.force.error else ""
+        work = f"{desk.turns.open} in work, {len(desk.turns.stuck)} stuck"
+        _notify(f"STATUS={work}; so far {counts or 'no requests'}{policy}")
 
     def _on_unforeseen(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """State is on disk: a fresh start is the one answer that is right for every unforeseen error."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Requests that come as uevents, marked by udev/90-flavourd.rules.
 
-Only tagged events pass the filter in the kernel, so unrelated ones never wake the daemon. Tags stay with a device, so
-its later events do come; and the rules keep an open request in udev's database. Hence one rule for live events, at
-start and after an overflow: a request counts if its SEQNUM is newer than the last one taken for that device.
+Only tagged events pass the filter in the kernel, so unrelated ones never wake the daemon. The rules that are made from
+the policy tag all devices that it may be for. Tags stay with a device, so its later events do come; and the rules keep
+an open request in udev's database. Hence one rule for live events, at start and after an overflow: a request counts if
+its SEQNUM is newer than the last one taken for that device.
 """
 
 import errno
@@ -25,11 +26,14 @@ _ORIGINS = {Origin.ATTRIBUTE, Origin.UEVENT, Origin.MODALIAS, Origin.RULE}
 
 @dataclass(frozen=True)
 class Heard:
-    """lost: events were, so that `all()` must be asked."""
+    """changed: devices with what has happened to them (add, bind, unbind, change, …), where that is no new request.
+    lost: events were, so that `all()` must be asked.
+    """
 
     requests: tuple[Request, ...]
     removed: tuple[DeviceId, ...]
     lost: bool
+    changed: tuple[tuple[DeviceId, str], ...] = ()
 
 
 class Uevents:
@@ -50,6 +54,7 @@ class Uevents:
         """Everything that has come."""
         found: list[Request] = []
         removed: list[DeviceId] = []
+        changed: list[tuple[DeviceId, str]] = []
         lost = False
         while True:
             try:
@@ -61,15 +66,20 @@ class Uevents:
                 lost = True
                 continue
             if device is None:
-                return Heard(tuple(found), tuple(removed), lost)
+                return Heard(tuple(found), tuple(removed), lost, tuple(changed))
             if not device.subsystem:
                 continue
             # The path's last part, for libudev's sys_name turns `!` into `/`.
             id_ = DeviceId(device.subsystem, device.device_path.rpartition("/")[2])
+            read = _reader(device)
             if device.action == "remove":
                 removed.append(id_)
-            elif request := _request(id_, _reader(device)):
+                continue
+            if request := _request(id_, read):
                 found.append(request)
+            # An open request is repeated by later events of its device.
+            if request is None or read("SEQNUM") != str(request.seqnum):
+                changed.append((id_, str(device.action)))
 
     def all(self) -> Iterator[Request]:
         """The last request of every device on a bus, from udev's database."""

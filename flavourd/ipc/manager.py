@@ -16,11 +16,24 @@ from flavourd.desk import Desk
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT
-from flavourd.ipc import asked, looks, wire
+from flavourd.ipc import asked, looks, policies, wire
 from flavourd.ipc.call import CALL, one_reply_too
 from flavourd.ipc.feed import Feed
 from flavourd.ipc.history import History
-from flavourd.ipc.replies import INTERFACE, Description, News, NotDone, NotPermitted, Progress, Refused, Standing
+from flavourd.ipc.replies import (
+    INTERFACE,
+    Description,
+    Diff,
+    Matched,
+    News,
+    NotDone,
+    NotPermitted,
+    Progress,
+    Refused,
+    Standing,
+)
+from flavourd.keeper.keeper import Keeper
+from flavourd.keeper.persisting import persist as write_down
 from flavourd.outcome import Kind
 from flavourd.request import Origin, Request
 from flavourd.step import What
@@ -39,13 +52,15 @@ class Manager(VarlinkInterface, name=INTERFACE):
     def __init__(
         self,
         desk: Desk,
+        keeper: Keeper,
         feed: Feed,
         history: History,
         survey: Survey,
         ready: Callable[[], bool],
         clients: Callable[[], int],
     ) -> None:
-        self._desk, self._feed, self._history, self._survey = desk, feed, history, survey
+        self._desk, self._keeper = desk, keeper
+        self._feed, self._history, self._survey = feed, history, survey
         self._ready, self._clients = ready, clients
         self._since = wire.now()
         self._next_list: asyncio.Task[list[wire.Device]] | None = None
@@ -136,7 +151,16 @@ class Manager(VarlinkInterface, name=INTERFACE):
             clients=self._clients(),
             flavours=wire.Flavour.all(desk.flavours.flavours),
             warnings=list(desk.index().warnings),
+            policy=policies.standing(self._keeper),
         )
+
+    @varlinkmethod
+    async def MatchPolicy(self, *, device: str) -> Matched:
+        return await policies.matched(asked.device(device), self._desk, self._keeper)
+
+    @varlinkmethod
+    async def DiffPolicy(self) -> Diff:
+        return await policies.diff(self._desk, self._keeper)
 
     @varlinkmethod(return_type=News)
     async def Monitor(self) -> AsyncIterator[AnnotatedResult]:
@@ -170,6 +194,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         force: list[str] | None = None,
         group: bool | None = None,
         dry_run: bool | None = None,
+        persist: bool | None = None,
     ) -> AsyncIterator[AnnotatedResult]:
         named = asked.devices(devices)
         for device in named:
@@ -183,7 +208,9 @@ class Manager(VarlinkInterface, name=INTERFACE):
             yield _last(Progress(step=None, outcomes=None, plans=plans))
             return
         self._check_may_change("switch devices")
-        async for progress in self._carry_out(requests, together):
+        if persist:
+            await self._keeper.force.on_disk()  # else nobody could tell what would come of it
+        async for progress in self._carry_out(requests, together, persist=bool(persist)):
             yield progress
 
     @one_reply_too
@@ -195,8 +222,11 @@ class Manager(VarlinkInterface, name=INTERFACE):
         force: list[str] | None = None,
         group: bool | None = None,
         dry_run: bool | None = None,
+        persist: bool | None = None,
     ) -> AsyncIterator[AnnotatedResult]:
-        async for progress in self.Set(devices=devices, flavour=DEFAULT, force=force, group=group, dry_run=dry_run):
+        async for progress in self.Set(
+            devices=devices, flavour=DEFAULT, force=force, group=group, dry_run=dry_run, persist=persist
+        ):
             yield progress
 
     def _groups(self, devices: list[DeviceId]) -> list[list[DeviceId]]:
@@ -210,7 +240,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         return [*groups.values()]
 
     async def _carry_out(
-        self, requests: list[Request], together: list[list[DeviceId]]
+        self, requests: list[Request], together: list[list[DeviceId]], *, persist: bool
     ) -> AsyncIterator[AnnotatedResult]:
         by_device = {request.device: request for request in requests}
         uuids = {request.uuid for request in requests}
@@ -237,7 +267,21 @@ class Manager(VarlinkInterface, name=INTERFACE):
             failed = min(failures, key=lambda outcome: outcome.code == Code.TOGETHER)
             code, sentence = failed.code or Code.INTERNAL, failed.headline
             raise NotDone(code=code, message=sentence, hint=failed.hint, outcomes=cast(Any, outcomes))
+        if persist:
+            outcomes = await self._persist(requests, outcomes)
         yield _last(Progress(step=None, outcomes=outcomes, plans=None))
+
+    async def _persist(self, requests: list[Request], outcomes: list[wire.Outcome]) -> list[wire.Outcome]:
+        flavours = {outcome.uuid: outcome.flavour for outcome in outcomes}
+        wanted = [(request, flavours[request.uuid]) for request in requests]
+        try:
+            notes = await write_down(wanted, self._desk, self._keeper)
+        except FlavourError as error:
+            sentence = f"all is switched, but that could not be written down for the next boot: {error.sentence}"
+            told = cast(Any, outcomes)
+            raise NotDone(code=error.code, message=sentence, hint=error.hint, outcomes=told) from error
+        of = {request.uuid: note for request, note in zip(requests, notes, strict=True)}
+        return [replace(outcome, notes=[*outcome.notes, of[outcome.uuid]]) for outcome in outcomes]
 
     @varlinkmethod(return_parameter="withdrawn")
     def Cancel(self, *, devices: list[str]) -> int:
@@ -248,9 +292,10 @@ class Manager(VarlinkInterface, name=INTERFACE):
         return self._desk.turns.withdraw(lambda request: request.device in ids and request.origin in asked_for)
 
     @varlinkmethod
-    def Reload(self) -> None:
+    async def Reload(self) -> None:
         self._check_may_change("reload flavourd")
         self._desk.reload()
+        await self._keeper.reload()
 
     # ---
 
@@ -266,6 +311,9 @@ class Manager(VarlinkInterface, name=INTERFACE):
     def _with_state(self, device: wire.Device) -> wire.Device:
         id_, turns = DeviceId.parse(device.id), self._desk.turns
         step = turns.steps.get(id_)
+        if step is None and id_ in self._keeper.memories.contested:
+            state = "contested"
+            return replace(device, state=state)
         if step is None:
             return device
         stuck = turns.stuck.get(id_)

@@ -72,3 +72,15 @@ class Standing(TypedDict):
     clients: int
     flavours: list[wire.Flavour]
     warnings: list[str]
+    policy: wire.PolicyStanding
+
+
+class Matched(TypedDict):
+    verdict: wire.Verdict
+    rules: list[wire.Why]
+    loaded: bool
+
+
+class Diff(TypedDict):
+    verdicts: list[wire.Verdict]
+    loaded: bool

@@ -5,14 +5,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from flavourd import flavour, outcome, plan, record, step, stuck, use
+from flavourd import flavour, outcome, plan, record, step, stuck, use, verdict
 from flavourd.device import Glance
 from flavourd.errors import FlavourError
 from flavourd.flavour import Flavours
 from flavourd.inventory import blocks_group, flavour_of, proof_of, variants
 from flavourd.iommu import blockers
 from flavourd.module_index import ModuleIndex
+from flavourd.policy import language, why
 from flavourd.request import Request
+from flavourd.traits import Seen
 
 
 def now() -> str:
@@ -316,3 +318,58 @@ class Flavour:
             cls(name, one.description, {bus: on_bus.universal.module for bus, on_bus in one.buses.items()})
             for name, one in flavours.items()
         ]
+
+
+@dataclass
+class Rule:
+    number: int
+    place: str
+    name: str | None
+    flavour: str
+    mode: str
+
+    @classmethod
+    def of(cls, placed: language.PlacedRule) -> "Rule":
+        return cls(placed.number, str(placed), placed.rule.name, placed.rule.flavour, placed.rule.mode)
+
+
+@dataclass
+class Why:
+    rule: Rule
+    matches: bool
+    reason: str
+
+    @classmethod
+    def all(cls, whys: Iterable[why.Why]) -> "list[Why]":
+        return [cls(Rule.of(each.rule), each.matches, each.reason) for each in whys]
+
+
+@dataclass
+class Verdict:
+    device: str
+    rule: Rule | None
+    means: str
+    text: str
+    flavour: str
+    driver: str | None
+
+    @classmethod
+    def of(cls, found: verdict.Verdict, seen: Seen, flavours: Flavours) -> "Verdict":
+        placed = found.placed
+        return cls(
+            device=str(found.device),
+            rule=Rule.of(placed) if placed else None,
+            means=found.means,
+            text=found.sentence,
+            flavour=placed.rule.flavour if placed else verdict.held_by(seen, flavours),
+            driver=seen.driver,
+        )
+
+
+@dataclass
+class PolicyStanding:
+    rules: int
+    files: list[str]
+    since: str | None
+    error: str | None
+    contested: list[str]

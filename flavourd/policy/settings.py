@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import check_kernel_name
 from flavourd.policy.files import read_file
+from flavourd.policy.kinds import Number
 from flavourd.use import SEVERITIES, Guard, Severity
 
 
@@ -35,13 +37,15 @@ class WhenStuck:
 @dataclass(frozen=True)
 class Settings:
     """guards: what a finding of each means, where it is not what flavourd.use.SEVERITIES says. serial_drivers: names of
-    drivers whose devices are switched one at a time.
+    drivers whose devices are switched one at a time. reconcile_seconds: so often all devices under policy are looked
+    at, whatever has been heard of them; 0: never.
     """
 
     access: Access = field(default_factory=Access)
     guards: Mapping[Guard, Severity] = field(default_factory=dict)
     stuck: WhenStuck = field(default_factory=WhenStuck)
     serial_drivers: tuple[str, ...] = ("ioatdma",)
+    reconcile_seconds: Annotated[int, Number(0, 86400)] = 300
 
     def __post_init__(self) -> None:
         if self.guards.get(Guard.TABLE, Severity.ERROR) is not Severity.ERROR:
