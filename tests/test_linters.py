@@ -20,7 +20,7 @@ _ROOT = Path(__file__).parents[1]
 _MODULES = {str(path.relative_to(_ROOT)) for path in (_ROOT / "flavourd").rglob("*.py")}
 _DATA = {"flavourd/errors.md", "flavourd/ipc/io.flavourd.Manager.varlink"}
 _SUFFIXES = {
-    *(".py", ".sh", ".bash", ".zsh", ".fish", ".c", ".h", ".in", ".8", ".yaml", ".toml", ".varlink"),
+    *(".py", ".sh", ".bash", ".zsh", ".fish", ".c", ".h", ".in", ".5", ".8", ".yaml", ".toml", ".varlink"),
     *(".rules", ".service", ".socket", ".catalog", ".sysusers"),
 }
 
@@ -69,10 +69,12 @@ def test_the_spelling_is_right() -> None:
 
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
     units = sorted((_ROOT / "systemd").glob("flavourd*.s[eo][rc][vk]*"))
-    assert len(units) == 4
+    assert len(units) == 6
+    # Programs of ours are not installed here.
+    ours = r"(?m)^(Exec\w+=-?)/usr/(?:s?bin|lib/flavourd)/flavour\S+"
     for unit in units:
-        text, count = re.subn(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", unit.read_text(encoding="utf-8"))
-        assert count == (unit.suffix == ".service")
+        text, count = re.subn(ours, r"\1/bin/true", unit.read_text(encoding="utf-8"))
+        assert bool(count) == (unit.suffix == ".service")
         (tmp_path / unit.name).write_text(text, encoding="utf-8")
     units = [tmp_path / unit.name for unit in units]
     said = run("systemd-analyze", "verify", "--man=no", *map(str, units), check=False)
@@ -159,7 +161,7 @@ def test_the_catalog_uses_fields_that_are_sent() -> None:
 
 def test_every_origin_that_udev_can_bring_stands_in_the_rules_and_no_other() -> None:
     written = set(re.findall(r'ENV\{\.FLAVOUR_ORIGIN\}="(\w+)"', read("udev/90-flavourd.rules")))
-    assert written == set(Origin) - {Origin.VARLINK, Origin.RECOVERY, Origin.PUT_BACK}
+    assert written == set(Origin) - {Origin.POLICY, Origin.VARLINK, Origin.RECOVERY, Origin.PUT_BACK}
 
 
 @pytest.mark.parametrize("name", [name for name in tracked() if name.endswith(".md")])
@@ -210,6 +212,12 @@ def test_what_is_installed_is_whole_and_uninstalling_leaves_no_file_behind(tmp_p
     for name in (
         *(f"share/man/man{section}/{name}.{section}" for name, section in pages),
         "lib/flavourd/flavours.yaml",
+        *(
+            f"lib/flavourd/{program}"
+            for program in ("flavourd-early", "flavourd-park", "flavourd-unpark", "pci-serial")
+        ),
+        *(f"lib/systemd/system/flavourd-{unit}.service" for unit in ("early", "unpark")),
+        "share/man/man5/flavourd.policy.5",
         "lib/udev/rules.d/90-flavourd.rules",
         "lib/systemd/system/flavourd.socket",
         "lib/systemd/system/flavourd-processes.socket",
