@@ -17,6 +17,9 @@ BIN := $(DESTDIR)$(PREFIX)/bin
 SBIN := $(DESTDIR)$(PREFIX)/sbin
 DOC := $(DESTDIR)$(PREFIX)/share/doc/flavourd
 MAN := $(DESTDIR)$(PREFIX)/share/man
+# initramfs-tools and dracut do not look below /usr/local: there the admin's own folder serves, and dracut has none.
+INITRAMFS_TOOLS := $(DESTDIR)$(if $(filter /usr/local,$(PREFIX)),/etc,$(PREFIX)/share)/initramfs-tools
+DRACUT := $(DESTDIR)$(if $(filter /usr/local,$(PREFIX)),/usr,$(PREFIX))/lib/dracut/modules.d/90flavourd
 # Where the shells look. Debian's zsh: vendor-completions below /usr, site-functions below /usr/local, and neither the other way round;
 # fish: below /usr/local only if XDG_DATA_DIRS names it.
 BASH_COMPLETIONS := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
@@ -85,8 +88,8 @@ build/flavourctl.1: packaging/manpage.py man/flavourctl.1.in $(CLI)
 
 install: build/bundled build/completions build/flavourctl.1 ## put flavourd in place: DESTDIR=, PREFIX=/usr/local or /usr
 	install -d $(BIN) $(SBIN) $(LIB)/udev/rules.d $(LIB)/systemd/system $(LIB)/systemd/catalog $(LIB)/sysusers.d $(DESTDIR)/etc/flavourd
-	install -d $(DOC) $(MAN)/man1 $(MAN)/man8 $(BASH_COMPLETIONS) $(ZSH_COMPLETIONS) $(FISH_COMPLETIONS)
-	set -e; for folder in . usage policy ipc cli; do install -d $(SITE)/flavourd/$$folder; install -m 644 flavourd/$$folder/*.py $(SITE)/flavourd/$$folder; done
+	install -d $(DOC)/policy.d $(MAN)/man1 $(MAN)/man5 $(MAN)/man8 $(BASH_COMPLETIONS) $(ZSH_COMPLETIONS) $(FISH_COMPLETIONS)
+	set -e; for folder in . usage policy keeper ipc cli; do install -d $(SITE)/flavourd/$$folder; install -m 644 flavourd/$$folder/*.py $(SITE)/flavourd/$$folder; done
 	install -m 644 flavourd/ipc/*.varlink $(SITE)/flavourd/ipc
 	install -m 644 docs/errors.md $(SITE)/flavourd
 	cp -r build/bundled/asyncvarlink $(SITE)
@@ -94,16 +97,27 @@ install: build/bundled build/completions build/flavourctl.1 ## put flavourd in p
 	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,' systemd/flavourd.in > $(SBIN)/flavourd
 	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,' systemd/flavourctl.in > $(BIN)/flavourctl
 	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,; s,flavourd.__main__,flavourd.usage.processes,' systemd/flavourd.in > $(LIB)/flavourd/flavourd-processes
-	chmod 755 $(SBIN)/flavourd $(BIN)/flavourctl $(LIB)/flavourd/flavourd-processes
+	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,; s,flavourd.__main__,flavourd.early,' systemd/flavourd.in > $(LIB)/flavourd/flavourd-early
+	chmod 755 $(SBIN)/flavourd $(BIN)/flavourctl $(LIB)/flavourd/flavourd-processes $(LIB)/flavourd/flavourd-early
+	install systemd/flavourd-unpark udev/pci-serial initramfs/flavourd-park initramfs/flavourd-leave $(LIB)/flavourd
 	install -m 644 config/flavours.yaml $(LIB)/flavourd/flavours.yaml
-	install -m 644 udev/90-flavourd.rules $(LIB)/udev/rules.d
-	sed 's,/usr/sbin/,$(PREFIX)/sbin/,' systemd/flavourd.service > $(LIB)/systemd/system/flavourd.service
-	sed 's,/usr/lib/,$(PREFIX)/lib/,' systemd/flavourd-processes.service > $(LIB)/systemd/system/flavourd-processes.service
+	sed 's,/usr/lib/flavourd/,$(PREFIX)/lib/flavourd/,' udev/90-flavourd.rules > $(LIB)/udev/rules.d/90-flavourd.rules
+	set -e; for unit in flavourd flavourd-processes flavourd-early flavourd-unpark; do \
+		sed -E 's,^(Exec\w+=-?)/usr/(sbin/flavourd|bin/flavourctl|lib/flavourd/),\1$(PREFIX)/\2,' systemd/$$unit.service > $(LIB)/systemd/system/$$unit.service; done
 	install -m 644 systemd/flavourd.socket systemd/flavourd-processes.socket $(LIB)/systemd/system
 	install -m 644 systemd/flavourd.catalog $(LIB)/systemd/catalog
 	install -m 644 systemd/flavourd.sysusers $(LIB)/sysusers.d/flavourd.conf
-	install -m 644 README.md docs/errors.md config/flavourd.yaml $(DOC)
+	set -e; install -d $(INITRAMFS_TOOLS)/hooks $(INITRAMFS_TOOLS)/scripts/init-top $(INITRAMFS_TOOLS)/scripts/init-bottom $(DRACUT); \
+		inside() { sed 's,lib=/usr/lib/flavourd$$,lib=$(PREFIX)/lib/flavourd,' initramfs/$$1 > $$2; chmod 755 $$2; }; \
+		inside flavourd-initramfs $(LIB)/flavourd/flavourd-initramfs; \
+		inside hook $(INITRAMFS_TOOLS)/hooks/flavourd; inside dracut/module-setup.sh $(DRACUT)/module-setup.sh
+	install initramfs/init-top $(INITRAMFS_TOOLS)/scripts/init-top/flavourd
+	install initramfs/init-bottom $(INITRAMFS_TOOLS)/scripts/init-bottom/flavourd
+	install initramfs/dracut/flavourd-park.sh initramfs/dracut/flavourd-leave.sh $(DRACUT)
+	install -m 644 README.md docs/errors.md config/flavourd.yaml config/policy.schema.json $(DOC)
+	install -m 644 config/policy.d/* $(DOC)/policy.d
 	install -m 644 build/flavourctl.1 $(MAN)/man1
+	install -m 644 man/flavourd.policy.5 $(MAN)/man5
 	install -m 644 man/flavourd.8 $(MAN)/man8
 	install -m 644 build/completions/flavourctl $(BASH_COMPLETIONS)
 	install -m 644 build/completions/_flavourctl $(ZSH_COMPLETIONS)
@@ -113,8 +127,11 @@ install: build/bundled build/completions build/flavourctl.1 ## put flavourd in p
 uninstall: ## take away what install has put in place
 	rm -rf $(LIB)/flavourd $(DOC)
 	rm -f $(BIN)/flavourctl $(SBIN)/flavourd $(LIB)/udev/rules.d/90-flavourd.rules $(LIB)/systemd/catalog/flavourd.catalog
-	rm -f $(LIB)/systemd/system/flavourd.service $(LIB)/systemd/system/flavourd.socket $(LIB)/systemd/system/flavourd-processes* $(LIB)/sysusers.d/flavourd.conf
-	rm -f $(MAN)/man1/flavourctl.1 $(MAN)/man8/flavourd.8
+	rm -f $(LIB)/systemd/system/flavourd.service $(LIB)/systemd/system/flavourd.socket $(LIB)/sysusers.d/flavourd.conf
+	rm -f $(foreach unit,processes early unpark,$(LIB)/systemd/system/flavourd-$(unit).*)
+	rm -rf $(DRACUT)
+	rm -f $(INITRAMFS_TOOLS)/hooks/flavourd $(INITRAMFS_TOOLS)/scripts/init-top/flavourd $(INITRAMFS_TOOLS)/scripts/init-bottom/flavourd
+	rm -f $(MAN)/man1/flavourctl.1 $(MAN)/man5/flavourd.policy.5 $(MAN)/man8/flavourd.8
 	rm -f $(BASH_COMPLETIONS)/flavourctl $(ZSH_COMPLETIONS)/_flavourctl $(FISH_COMPLETIONS)/flavourctl.fish
 
 clean: ## remove build/ (the cached image stays in ~/.cache/flavourd)

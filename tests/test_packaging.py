@@ -62,7 +62,7 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- manual pages
 
 
-@pytest.mark.parametrize("name", ["man1/flavourctl.1", "man8/flavourd.8"])
+@pytest.mark.parametrize("name", ["man1/flavourctl.1", "man5/flavourd.policy.5", "man8/flavourd.8"])
 def test_man_finds_nothing_wrong_with_the_pages(share: Path, name: str) -> None:
     page = str(share / "man" / name)
     assert run("mandoc", "-T", "lint", "-W", "warning", page) == ""

@@ -37,6 +37,16 @@ def demo(vm: Machine) -> None:
     stage.type("flavourctl reset $(flavourctl list --no-legend --flavour vfio | cut -d' ' -f1)")
     stage.type("flavourctl list --class ethernet")
 
+    stage.title(
+        "A policy makes it last, over boots and hot plug: one of two twins, and never other hardware at its place."
+    )
+    stage.write("/etc/flavourd/policy.d/50-card.yaml", _POLICY)
+    stage.type("flavourctl policy check")
+    stage.type(f"flavourctl policy match {E1000E[5:]}")
+    stage.type("flavourctl policy diff; flavourctl reload")
+    vm.wait_for(f"flavourctl show {E1000E} | grep -q vfio-pci")
+    stage.type("flavourctl list --class ethernet")
+
     stage.title("What cannot be done is told, and nothing is touched.")
     stage.type("flavourctl set 00:10.0 vfio")
     stage.type(f"flavourctl set {E1000E[5:]} vfoi")
@@ -44,6 +54,15 @@ def demo(vm: Machine) -> None:
     stage.title("Without flavourctl, as udev rules and scripts may do it: by a uevent of the device.")
     stage.ask(E1000E, "vfio")
     stage.title("`make vm` gives you a shell in this machine; README.md tells how to install flavourd on a real host.")
+
+
+_POLICY = f"""\
+rules:
+  - name: the card for virtual machines
+    match: {{address: "{E1000E}"}}
+    expect: {{vendor: "8086", device: "10d3"}}
+    flavour: vfio
+"""
 
 
 class _Stage:
@@ -57,6 +76,12 @@ class _Stage:
     def type(self, command: str) -> None:
         self._print(f"# {command}", "32")
         print(self._vm.run(f"{{ {command}; }} 2>&1", check=False).out, end="", flush=True)
+
+    def write(self, file: str, text: str) -> None:
+        self._print(f"# cat > {file}", "32")
+        print(text, end="", flush=True)
+        self._vm.run(f"mkdir -p {file.rpartition('/')[0]}")
+        self._vm.write(file, text, mode=0o644)
 
     def ask(self, address: str, flavour: str) -> None:
         request = f"change $(cat /proc/sys/kernel/random/uuid) FLAVOUR={flavour}"

@@ -45,10 +45,15 @@ rm -r /usr/src/linux-source-*'"""
 
 @dataclass(frozen=True)
 class Image:
-    """The disk, the kernel and the initrd that QEMU starts with."""
+    """The disk, the kernel and the initrd that QEMU starts with.
+
+    other_initrd: to be taken instead of the image's own. words: more arguments for the kernel.
+    """
 
     folder: Path
     identity: str
+    other_initrd: Path | None = None
+    words: str = ""
 
     @property
     def disk(self) -> Path:
@@ -60,7 +65,7 @@ class Image:
 
     @property
     def initrd(self) -> Path:
-        return self.folder / "initrd"
+        return self.other_initrd or self.folder / "initrd"
 
 
 def image(tell: Tell) -> Image:

@@ -33,7 +33,13 @@ def until_driver(vm: Machine, address: str, driver: str, timeout: float = 60) ->
     vm.wait_for(f"readlink /sys/bus/pci/devices/{address}/driver | grep -qx '.*/{driver}'", timeout)
 
 
-def troubles(vm: Machine, code: str) -> list[str]:
-    """What flavourd told of this kind in this boot."""
-    told = vm.run(f"journalctl -q -o json -u flavourd FLAVOURD_CODE={code} {THIS_BOOT}").out
-    return [json.loads(line)["MESSAGE"] for line in told.splitlines()]
+def troubles(vm: Machine, code: str, timeout: float = 30) -> list[str]:
+    """What flavourd told of this kind in this boot, waited for until there is something."""
+    told = vm.wait_for(f"journalctl -q -o json -u flavourd FLAVOURD_CODE={code} {THIS_BOOT} | grep .", timeout)
+    return [json.loads(line)["MESSAGE"] for line in told.out.splitlines()]
+
+
+def diff(vm: Machine) -> dict[str, str]:
+    """What the policy files mean now for each device for which there is a rule: by address, in a word."""
+    verdicts = json.loads(ctl(vm, "--json=short", "policy", "diff", "--all").out)["verdicts"]
+    return {verdict["device"].removeprefix("pci/"): verdict["means"] for verdict in verdicts}

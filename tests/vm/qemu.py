@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -133,10 +134,18 @@ class Qemu:
         shutil.copy(self.overlay, folder / "disk.qcow2")
         self.stop()
 
+    def ended(self, timeout: float) -> None:
+        """Wait until the guest has turned itself off; the disk stays until `stop`."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise MachineError(f"the machine is still on after {timeout:.0f} s") from error
+
     def stop(self) -> None:
         """End the process now; the guest is not asked."""
         self.agent.close()
-        self._monitor.close()
+        with suppress(EOFError):  # the guest has turned itself off
+            self._monitor.close()
         self._process.kill()
         self._process.wait()
         self._directory.cleanup()
