@@ -52,30 +52,12 @@ def nothing_is_left(vm: Machine) -> None:
 # --- at boot
 
 
-def test_the_native_driver_never_touches_the_device_of_a_rule_and_takes_its_twin(vm: Machine) -> None:
-    put(vm, _FIRST)
-    vm.reboot()
-    assert bound(vm) == _HELD
-    assert probed(vm).keys() == {E1000E_TWIN}
-    assert vm.run("systemctl show -P Result flavourd-early").out.strip() == "success"
-
-
 def test_of_two_twins_that_with_the_serial_number_is_held(vm: Machine) -> None:
     serial = vm.run(f"lspci -vv -s {E1000E_TWIN} | sed -n 's/.*Device Serial Number //p'").out.strip()
     put(vm, f'- flavour: vfio\n  match: {{serial: "{serial}"}}\n')
     vm.reboot()
     assert bound(vm) == {E1000E: "e1000e", E1000E_TWIN: "vfio-pci"}
     assert probed(vm).keys() == {E1000E}
-
-
-def test_with_a_broken_policy_the_boot_goes_on_and_all_is_native(vm: Machine) -> None:
-    put(vm, _FIRST + "- flavor: vfio\n")
-    vm.reboot()
-    assert vm.run("systemctl show -P ExecMainStatus flavourd-early", check=False).out.strip() == "78"
-    assert vm.run("systemctl is-failed flavourd-early").out.strip() == "failed"
-    assert "did you mean 'flavour'" in vm.run("journalctl -q -o cat -b -p err -u flavourd-early").out
-    assert vm.run("systemctl is-active flavourd multi-user.target").out.split() == ["active", "active"]
-    nothing_is_left(vm)
 
 
 # --- nothing stays in the way

@@ -89,23 +89,7 @@ def test_after_a_boot_the_right_devices_are_in_their_flavour_and_their_native_dr
     assert vm.run("ls /run/udev/rules.d /run/flavourd 2>/dev/null", check=False).out.split() in ([], ["io.flavourd"])
 
 
-def test_a_request_that_was_to_persist_does_and_is_forgotten_when_that_is_asked(vm: Machine) -> None:
-    done = ctl(vm, "set", VIRTIO_NET, "vfio", "--persist")
-    assert "10-persist-pci:0000:03:00.0.yaml" in done.out
-    ctl(vm, "set", E1000E_TWIN, "vfio")
-    vm.reboot()
-    assert vm.driver(VIRTIO_NET) == "virtio_vfio_pci"
-    assert kernel_says(vm, f"virtio-pci {VIRTIO_NET}") == []
-    assert vm.driver(E1000E_TWIN) == "e1000e", "nobody wrote it down"
-
-    ctl(vm, "reset", VIRTIO_NET, "--persist")
-    assert vm.driver(VIRTIO_NET) == "virtio-pci"
-    assert vm.run(f"ls {FOLDER}").out == ""
-    vm.reboot()
-    assert (vm.driver(VIRTIO_NET), override(vm, VIRTIO_NET)) == ("virtio-pci", None)
-
-
-def test_an_explicit_request_wins_until_the_next_boot(vm: Machine) -> None:
+def test_an_explicit_request_wins_until_the_next_boot_and_one_that_is_to_persist_for_good(vm: Machine) -> None:
     enforce(vm, ONE_TWIN)
     until_driver(vm, E1000E, "vfio-pci")
     ctl(vm, "reset", E1000E)
@@ -114,8 +98,20 @@ def test_an_explicit_request_wins_until_the_next_boot(vm: Machine) -> None:
         ctl(vm, "reload")
         vm.run("systemctl restart flavourd", timeout=120)
         assert diff(vm) == {E1000E: "left"}
+    done = ctl(vm, "set", VIRTIO_NET, "vfio", "--persist")
+    assert "10-persist-pci:0000:03:00.0.yaml" in done.out
+    ctl(vm, "set", E1000E_TWIN, "vfio")
     vm.reboot()
     assert vm.driver(E1000E) == "vfio-pci"
+    assert vm.driver(VIRTIO_NET) == "virtio_vfio_pci"
+    assert kernel_says(vm, f"virtio-pci {VIRTIO_NET}") == []
+    assert vm.driver(E1000E_TWIN) == "e1000e", "nobody wrote it down"
+
+    ctl(vm, "reset", VIRTIO_NET, "--persist")
+    assert vm.driver(VIRTIO_NET) == "virtio-pci"
+    assert vm.run(f"ls {FOLDER}").out.split() == ["50-test.yaml"]
+    with untouched(vm, VIRTIO_NET):
+        vm.run("systemctl restart flavourd", timeout=120)
 
 
 def test_a_policy_that_is_wrong_at_boot_leaves_the_host_as_it_is_without_and_is_told(vm: Machine) -> None:
@@ -124,6 +120,9 @@ def test_a_policy_that_is_wrong_at_boot_leaves_the_host_as_it_is_without_and_is_
     vm.reboot()
     assert alive(vm)
     assert (vm.driver(E1000E), override(vm, E1000E)) == ("e1000e", None)
+    assert vm.run("systemctl is-failed flavourd-early").out.strip() == "failed"
+    assert "did you mean 'vendor'" in vm.run("journalctl -q -o cat -b -p err -u flavourd-early").out
+    assert vm.run("ls /run/udev/rules.d", check=False).out == ""
     status = ctl(vm, "status").out
     assert "60-wrong.yaml:2:13" in status
     assert "did you mean 'vendor'" in status
