@@ -125,7 +125,10 @@ install: build/bundled build/completions build/flavourctl.1 ## put flavourd in p
 	$(if $(DESTDIR),,systemd-sysusers flavourd.conf && journalctl --update-catalog && udevadm control --reload && systemctl daemon-reload)
 
 uninstall: ## take away what install has put in place
-	rm -rf $(LIB)/flavourd $(DOC)
+	$(if $(DESTDIR),,-systemctl disable --now flavourd.service flavourd-processes.socket)
+	rm -rf $(SITE) $(DOC)
+	rm -f $(addprefix $(LIB)/flavourd/,flavourd-processes flavourd-early flavourd-unpark flavourd-park flavourd-leave flavourd-initramfs pci-serial flavours.yaml)
+	rmdir --ignore-fail-on-non-empty $(LIB)/flavourd
 	rm -f $(BIN)/flavourctl $(SBIN)/flavourd $(LIB)/udev/rules.d/90-flavourd.rules $(LIB)/systemd/catalog/flavourd.catalog
 	rm -f $(LIB)/systemd/system/flavourd.service $(LIB)/systemd/system/flavourd.socket $(LIB)/sysusers.d/flavourd.conf
 	rm -f $(foreach unit,processes early unpark,$(LIB)/systemd/system/flavourd-$(unit).*)
@@ -133,6 +136,7 @@ uninstall: ## take away what install has put in place
 	rm -f $(INITRAMFS_TOOLS)/hooks/flavourd $(INITRAMFS_TOOLS)/scripts/init-top/flavourd $(INITRAMFS_TOOLS)/scripts/init-bottom/flavourd
 	rm -f $(MAN)/man1/flavourctl.1 $(MAN)/man5/flavourd.policy.5 $(MAN)/man8/flavourd.8
 	rm -f $(BASH_COMPLETIONS)/flavourctl $(ZSH_COMPLETIONS)/_flavourctl $(FISH_COMPLETIONS)/flavourctl.fish
+	$(if $(DESTDIR),,-udevadm control --reload; systemctl daemon-reload)
 
 clean: ## remove build/ (the cached image stays in ~/.cache/flavourd)
 	rm -rf build

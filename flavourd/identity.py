@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Finds out by what a device is known to a policy (flavourd.traits).
 
-Reads `driver_override` and `uevent`, for which older kernels take the device's lock, and so belongs into a worker.
+Reads `driver_override` and `uevent`, for which older kernels take the device's lock, and so belongs into a worker;
+or leaves them out.
 """
 
 import os
@@ -26,7 +27,8 @@ class Identities:
     """For one pass over devices: what belongs to many of them (slots, the VFs of a PF) is read once.
 
     proofs: see Flavours.proofs. native: instance and native driver of devices that flavourd has switched, of their
-    records.
+    records. wait: whether to read what a driver that sleeps in the kernel may hold up; without it no override is seen,
+    and no property of the kernel's own.
     """
 
     def __init__(
@@ -34,10 +36,12 @@ class Identities:
         root: Path = Path("/"),
         proofs: Collection[str] = (),
         native: Mapping[DeviceId, tuple[int, str | None]] | None = None,
+        *,
+        wait: bool = True,
     ) -> None:
         self._buses = root / "sys/bus"
         self._sysfs, self._database = Sysfs(root), UdevDatabase(root)
-        self._proofs, self._native = proofs, native or {}
+        self._proofs, self._native, self._wait = proofs, native or {}, wait
         self._vfs: dict[DeviceId, dict[str, int]] = {}
 
     def all(self, buses: Collection[str], needs: Collection[Trait] = ()) -> tuple[Seen, ...]:
@@ -49,13 +53,13 @@ class Identities:
         """None if it is not there."""
         instance, place = self._sysfs.instance(device), self._place(device)
         try:
-            binding = self._sysfs.binding(device)
+            driver = self._sysfs.driver(device)
             recorded, native = self._native.get(device, (0, None))
             seen = Seen(
-                traits=self._traits(device, native if recorded == instance else binding.driver, needs),
+                traits=self._traits(device, native if recorded == instance else driver, needs),
                 instance=instance,
-                driver=binding.driver,
-                override=binding.override,
+                driver=driver,
+                override=self._sysfs.override(device) if self._wait else None,
                 proofs=tuple((name, entries(place / name)) for name in self._proofs),
                 bridge=(place / "secondary_bus_number").exists(),
                 overridable=(place / "driver_override").exists(),
@@ -95,7 +99,7 @@ class Identities:
 
     def _properties(self, device: DeviceId) -> dict[str, str]:
         """The kernel's and those of udev's rules, as `udevadm info` shows them together."""
-        lines = (text_of(self._place(device) / "uevent") or "").splitlines()
+        lines = (text_of(self._place(device) / "uevent") or "").splitlines() if self._wait else ()
         pairs = (line.partition("=") for line in lines)
         return {key: value for key, _, value in pairs} | self._database.properties(device)
 

@@ -20,17 +20,16 @@ class UdevRules:
     def __init__(self, root: Path = Path("/")) -> None:
         self._folder = root / "run/udev/rules.d"
 
-    def write(self, policy: str, nodes: str) -> bool:
+    def write(self, policy: str, nodes: str) -> list[str]:
         """Have these texts as the two files, each whole or not at all, and no file where the text is empty.
 
-        True if anything changed, so that udevd has to be told; FlavourError(HOST) if it could not be written.
+        The names of those that changed, of which udevd has to be told; FlavourError(HOST) if it could not be written.
         """
         try:
-            changed = [_have(self._folder / name, text) for name, text in ((POLICY, policy), (NODES, nodes))]
+            return [name for name, text in ((POLICY, policy), (NODES, nodes)) if _have(self._folder / name, text)]
         except OSError as error:
             sentence = f"udev rules could not be written: {error}"
             raise FlavourError(Code.HOST, sentence, "make room in /run, then systemctl reload flavourd") from error
-        return any(changed)
 
     def reload(self) -> None:
         """Have udevd read its rules again. It takes a moment: not for the loop."""

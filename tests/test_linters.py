@@ -234,9 +234,13 @@ def test_what_is_installed_is_whole_and_uninstalling_leaves_no_file_behind(tmp_p
 
 def test_uninstalling_leaves_what_the_admin_has_written(tmp_path: Path) -> None:
     run("make", "install", f"DESTDIR={tmp_path}")
-    (tmp_path / "etc/flavourd/flavours.yaml").write_text("flavours: {}\n", encoding="utf-8")
+    places = ("etc/flavourd", "usr/local/lib/flavourd", "usr/local/lib/flavourd/policy.d")
+    own = [f"{place}/own.yaml" for place in places]
+    for name in own:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     run("make", "uninstall", f"DESTDIR={tmp_path}")
-    assert files(tmp_path) == {"etc/flavourd/flavours.yaml"}
+    assert files(tmp_path) == {*own}
 
 
 def test_the_installed_programs_run(tmp_path: Path) -> None:

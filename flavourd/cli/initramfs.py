@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _MARK = "etc/flavourd/initramfs"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_TOOLS = (("update-initramfs", "-u"), ("dracut", "--force"))
+# Of every kernel: who boots an older one has fallen back on it.
+_TOOLS = (("update-initramfs", "-u", "-k", "all"), ("dracut", "--force", "--regenerate-all"))
 _IMAGES = ("boot/initrd.img-{}", "boot/initramfs-{}.img", "boot/initrd-{}")
 
 
@@ -49,15 +50,16 @@ def run(arguments: Namespace, client: Client, screen: Screen) -> int:
 
 
 def _switch(mark: Path, *, on: bool) -> str:
-    if not on and not mark.exists():
-        return "off already; nothing was rebuilt"
     command = _tool()
     if on and not here.policy().policy:
         sentence = "there are mistakes in the policy, so nothing was changed"
         raise Failure(Exit.NOT_DONE, sentence, "flavourctl policy check", "policy")
     _set(mark, on=on)
     _rebuild(command, mark)
-    return "the policy, as it is now, is in the initramfs" if on else "the policy is not in the initramfs any more"
+    if not on:
+        return "the policy is in no initramfs any more"
+    left_out = "devices that the host uses now are left out, and told above"
+    return f"the policy, as it is now, is in the initramfs; {left_out}"
 
 
 def _tool() -> list[str]:
@@ -74,7 +76,7 @@ def _set(mark: Path, *, on: bool) -> None:
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
         else:
-            mark.unlink()
+            mark.unlink(missing_ok=True)
     except OSError as error:
         denied = isinstance(error, PermissionError)
         sentence = f"{mark} cannot be {'made' if on else 'removed'}: {error.strerror}"

@@ -36,10 +36,13 @@ def _lines(screen: Screen, told: Json, *, everything: bool, legend: bool) -> Ite
         yield from table(screen, map(_row, shown), _HEADER if legend else (), "device")
     if not legend:
         return
+    unseen = told.get("unseen") or []
+    if unseen:
+        yield f"not looked at, for they are being switched or stuck: {', '.join(map(short, unseen))}"
     if not verdicts:
-        yield "no rule is for any device of this host"
+        yield "no rule is for any other device" if unseen else "no rule is for any device of this host"
     elif not any(verdict.get("means") == "change" for verdict in verdicts):
-        yield "nothing would change"
+        yield "nothing else would change" if unseen else "nothing would change"
     if left := len(verdicts) - len(shown):
         yield f"{counted(left, 'device')} with a rule would be left: --all tells why"
     yield from on_disk_only(screen, told)

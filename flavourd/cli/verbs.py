@@ -179,7 +179,10 @@ def _initramfs(verbs: Verbs) -> None:
         "flavourctl initramfs status",
     )
     known = verbs.below(parser, "initramfs")
-    text = "put the policy, as it is now, into the initramfs; to be said again when the policy has changed"
+    text = (
+        "put the devices of the policy, as it is now, into the initramfs of every kernel, but for those that the host"
+        " uses; to be said again when the policy has changed"
+    )
     known.add("on", text, "flavourctl initramfs on", file="initramfs")
     known.add("off", "take it out again", "flavourctl initramfs off", file="initramfs")
     text = "tell whether it is in there, and whether the policy has changed since"

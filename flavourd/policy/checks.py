@@ -3,11 +3,11 @@
 
 import grp
 import pwd
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from flavourd.flavour import DEFAULT
-from flavourd.policy.classes import CLASSES
+from flavourd.policy.classes import CLASSES, class_of
 from flavourd.policy.language import DeviceNode, Expect, Match, NamedCandidate, PolicyFile, Rule
 from flavourd.policy.problem import Severity, meant
 from flavourd.policy.reading import Path, Reading
@@ -16,6 +16,7 @@ from flavourd.use import Guard
 from flavourd.use import Severity as GuardSeverity
 
 _SPECIAL = frozenset("*?[@")
+_NOT_OF_DEVICES = ("ID_NET_", "ID_FS_", "ID_PART_")
 
 
 class Found(NamedTuple):
@@ -122,23 +123,35 @@ def of_selectors(reading: Reading[PolicyFile]) -> Iterator[tuple[Path, Found]]:
             yield path, Found((), "it matches no device: everything is excluded")
         elif key == "class" and isinstance(part, str):
             yield from ((path, found) for found in _class(part))
+        elif key == "property" and isinstance(part, Mapping):
+            yield from ((path, found) for found in _properties(part))
         elif key == "vf":
             yield from ((path, found) for found in _ranges(part))
 
 
 def _class(text: str) -> Iterator[Found]:
-    code, slash, mask = (part.lower().removeprefix("0x") for part in text.partition("/"))
-    if text in CLASSES:
-        return
-    if not code[0].isdecimal() and (len(code) % 2 or set(code) - set("0123456789abcdef")):
+    try:
+        class_of(text)
+    except ValueError:
         hint = meant(text, CLASSES) or f"known names: {', '.join(sorted(CLASSES))}"
         yield Found((), f"there is no class {text!r}", hint)
-    elif slash and not int(mask, 16):
+        return
+    code, slash, mask = (part.lower().removeprefix("0x") for part in text.partition("/"))
+    if not slash:
+        return
+    if not int(mask, 16):
         yield Found((), "this mask covers nothing", "ff for two digits that count, 00 for two that do not")
-    elif slash and len(mask) > len(code):
+    elif len(mask) > len(code):
         yield Found((), "the mask is longer than the code", f'write all of the code: "{code.ljust(6, "0")}/{mask}"')
-    elif slash and int(code, 16) & ~int(mask.ljust(len(code), "0"), 16):
+    elif int(code, 16) & ~int(mask.ljust(len(code), "0"), 16):
         yield Found((), "the mask leaves out digits of the code", "write 0 for what does not count", Severity.WARNING)
+
+
+def _properties(names: Iterable[str]) -> Iterator[Found]:
+    for name in names:
+        if name.startswith(_NOT_OF_DEVICES):
+            message = f"udev gives {name} to interfaces and disks, never to the device that they are on"
+            yield Found((name,), message, "udevadm info /sys/bus/… shows which it has", Severity.WARNING)
 
 
 def _ranges(text: str) -> Iterator[Found]:

@@ -14,7 +14,7 @@ from flavourd.policy.selectors import SELECTORS, classes, ranges
 # No value of a policy may end udev's quotes, or be more than one word of its own there. Groups of characters only where
 # fnmatch(3) and Python's fnmatch agree on them.
 _SAFE = re.compile(r"(?:[A-Za-z0-9_.:,;@+=~&()<>/ *?-]|\[!?[A-Za-z0-9_.:]+(?:-[A-Za-z0-9])?\])+")
-_ALTERNATIVES = 50  # in one key: udev ignores lines of more than 16 KiB
+_LONGEST = 4000  # of a key's value: udev ignores lines of more than 16 KiB
 _DIGIT, _DIGITS = "[0-9a-f]", "0123456789abcdef"
 _PCI_IDS = ("vendor", "device", "subsystem_vendor", "subsystem_device")
 _IS_VF = 'TEST=="physfn"'
@@ -121,8 +121,13 @@ def _parts(match: Match) -> Iterator[Condition]:
 
 def _key(key: str, values: Sequence[str]) -> Condition:
     """One key that matches one of the values."""
-    some = [values[start : start + _ALTERNATIVES] for start in range(0, len(values), _ALTERNATIVES)]
-    atoms = tuple(Atom(f'{key}=="{"|".join(each)}"') for each in some)
+    some: list[str] = []
+    for value in values:
+        if some and len(some[-1]) + len(value) < _LONGEST:
+            some[-1] += f"|{value}"
+        else:
+            some.append(value)
+    atoms = tuple(Atom(f'{key}=="{each}"') for each in some)
     return atoms[0] if len(atoms) == 1 else Some(atoms)
 
 
@@ -157,7 +162,9 @@ def _one_path(pattern: str) -> Condition:
     for step in steps:
         slot, _, function = step.partition(".")
         words.append(f"{domain}:{_DIGIT}{_DIGIT}:{_digits(slot, 2)}.{_digits(function, 1)}")
-    told = Atom(f'DEVPATH=="{"/".join(words)}"')
+    if len(way := "/".join(words)) > _LONGEST:
+        return Maybe(True, "a `path` over so many bridges has no place in udev's rules")
+    told = Atom(f'DEVPATH=="{way}"')
     return Maybe(told, "a pattern in the domain of a `path` is told by udev only roughly") if "*" in domain else told
 
 

@@ -37,20 +37,24 @@ def surely(rule: Rule) -> bool:
     return next(doubts(condition(rule.match)), None) is None
 
 
-def park(matcher: Matcher, seen: Seen, flavours: Flavours) -> bool:
-    """Whether a device that is there at boot is to be parked before anything else may bind it."""
+def parked_by(matcher: Matcher, seen: Seen, flavours: Flavours) -> tuple[PlacedRule, ...]:
+    """The rule for which a device that is there at boot is to be parked before anything else may bind it; none if it is
+    not to be. Several: one of them is the device's, which is not known yet, and each of them would have it parked.
+    """
     if seen.driver or seen.override is not None or seen.bridge or not seen.overridable:
-        return False
+        return ()
     if not any(asks_for_later(placed.rule.match) for placed in matcher.rules):
         first = matcher.rule(seen.traits)
-        return first is not None and _is_to_be_parked(first, matcher, seen, flavours)
+        return (first,) if first and _is_to_be_parked(first, matcher, seen, flavours) else ()
+    found: list[PlacedRule] = []
     for placed in matcher.rules:
         if may_match(placed.rule.match, seen.traits):
             if not _is_to_be_parked(placed, matcher, seen, flavours):
-                return False
+                return ()
+            found.append(placed)
             if surely_matches(placed.rule.match, seen.traits):
-                return True
-    return False
+                return tuple(found)
+    return ()
 
 
 def _is_to_be_parked(placed: PlacedRule, matcher: Matcher, seen: Seen, flavours: Flavours) -> bool:
@@ -81,7 +85,8 @@ def early_rules(policy: Policy, flavours: Flavours, libdir: str = "/usr/lib") ->
         "",
         'LABEL="flavourd_park"',
         f'ENV{{.FLAVOURD_UNSURE}}=="?*", {_END}',
-        'ACTION=="add", DRIVER!="?*", TEST!="secondary_bus_number", '
+        # If its native driver was there already, the kernel has bound the device before this event is read.
+        'ACTION=="add", TEST!="driver", TEST!="secondary_bus_number", '
         'TEST!="/run/flavourd/wishes/$env{SUBSYSTEM}:%k.json", '  # what somebody has asked for wins
         f'ATTR{{driver_override}}=="(null)|", ATTR{{driver_override}}="{PARKED}"',
         'LABEL="flavourd_end"',
@@ -114,7 +119,7 @@ def _parks(rule: Rule, flavours: Flavours, everywhere: Collection[str]) -> Condi
     """Whether a device that the rule holds for is one to be parked, if nobody has it."""
     buses = _buses(rule, flavours)
     when = (rule.present is When.APPLY, rule.inserted is When.APPLY)
-    if not buses or not any(when):
+    if not buses or not any(when) or rule.max_changes is not None:  # udev sees one at a time, and cannot count
         return False
     return Every(
         (
@@ -151,6 +156,8 @@ def _notes(policy: Policy, flavours: Flavours) -> Iterator[str]:
     for placed in policy.rules:
         if _buses(placed.rule, flavours):
             whys = dict.fromkeys(doubts(condition(placed.rule.match)))
+            if placed.rule.max_changes is not None:
+                whys["udev cannot count devices (max-changes)"] = None
             if whys:
                 yield f"{placed}: {'; '.join(whys)}: devices that come later may meet their native driver first"
 

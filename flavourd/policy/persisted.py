@@ -85,6 +85,11 @@ def write(root: Path, device: DeviceId, whole: str) -> Path:
     return file
 
 
+def is_kept(root: Path, device: DeviceId) -> bool:
+    """Whether it has a drop-in."""
+    return _file(root, device).exists()
+
+
 def remove(root: Path, device: DeviceId) -> bool:
     """Whether there was one; FlavourError(POLICY) if it cannot be taken away."""
     file = _file(root, device)

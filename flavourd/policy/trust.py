@@ -23,7 +23,7 @@ def plain_text(file: Path, problems: list[Problem], *, trusted: bool) -> str | N
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with open(file, "rb", opener=lambda path, _: os.open(path, flags)) as stream:
             status = os.fstat(stream.fileno())
-            told = _no_plain_file(file, status) or (None if trusted else distrusted(file, status))
+            told = _no_plain_file(file, status) or (None if trusted else distrusted(file, status) or _way(file))
             content = b"" if told else stream.read(LONGEST + 1)
         if len(content) > LONGEST:
             told = of_whole(file, "it is longer than 1 MiB", "several files are read as one")
@@ -40,14 +40,29 @@ def _no_plain_file(path: Path, status: os.stat_result) -> Problem | None:
     return of_whole(path, f"it is {kind}", "a policy file is a plain file, or a link to one or to /dev/null")
 
 
-def distrusted(path: Path, status: os.stat_result) -> Problem | None:
-    """Who may change the policy may give devices away: that is root alone."""
+def _way(file: Path) -> Problem | None:
+    """Who may exchange what a link leads to may say what stands there."""
+    if not file.is_symlink():
+        return None
+    for folder in file.resolve().parents:
+        status = folder.stat()
+        if told := distrusted(folder, status, sticky=True):
+            return of_whole(file, f"it is a link into {folder}: {told.message}", told.hint)
+    return None
+
+
+def distrusted(path: Path, status: os.stat_result, *, sticky: bool = False) -> Problem | None:
+    """Who may change the policy may give devices away: that is root alone. sticky: a directory from which nobody can
+    remove what is not his will do.
+    """
     if status.st_uid not in (0, os.geteuid()):
         message = f"it belongs to user {status.st_uid}, and only root may say what becomes of devices"
         return of_whole(path, message, f"chown root {path}")
+    if sticky and status.st_mode & stat.S_ISVTX:
+        return None
     if status.st_mode & stat.S_IWOTH:
         return of_whole(path, f"everybody may write to it ({stat.filemode(status.st_mode)})", f"chmod o-w {path}")
-    if status.st_mode & stat.S_IWGRP and status.st_gid != 0:
+    if status.st_mode & stat.S_IWGRP:  # or somebody whom an access control list names
         message = f"group {status.st_gid} may write to it ({stat.filemode(status.st_mode)})"
         return of_whole(path, message, f"chmod g-w {path}")
     return None

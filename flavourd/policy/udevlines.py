@@ -9,6 +9,7 @@ from flavourd.policy.conditions import Atom, Condition, Every, Opposite, Some
 
 _LABEL, _GOTO = re.compile('LABEL="([^"]*)"'), re.compile('GOTO="([^"]*)"')
 _CONDITION = re.compile("[!=]=")
+_KEY = re.compile(r"([A-Z]+(?:\{[^}]*\})?)[!=]=")
 _LONGEST = 8000  # udev ignores lines of more than 16 KiB
 
 
@@ -39,12 +40,13 @@ def lines(condition: Condition, yes: str, no: str, label: str) -> Iterator[str]:
 
 
 def _joined(every: Every) -> list[Condition]:
-    """What can stand in one line put into one."""
+    """What can stand in one line put into one: no key twice, for udev warns of what cannot be or need not be said."""
     parts = list(dict.fromkeys(_flat(every)))
     joined: list[str] = []
     for part in parts:
         if isinstance(part, Atom):
-            if joined and len(joined[-1]) + len(part.keys) < _LONGEST:
+            fits = joined and len(joined[-1]) + len(part.keys) < _LONGEST
+            if fits and not {*_KEY.findall(joined[-1])} & {*_KEY.findall(part.keys)}:
                 joined[-1] += f", {part.keys}"
             else:
                 joined.append(part.keys)

@@ -7,14 +7,14 @@ check() {
 }
 
 depends() {
-	echo udev-rules
+	return 0
 }
 
 install() {
 	local lib=/usr/lib/flavourd
 	"$lib/flavourd-initramfs" "${initdir:?}"
 	inst_multiple readlink rm
-	[[ ! -e $initdir$lib/pci-serial ]] || inst od
+	[[ ! -e $initdir/usr/lib/flavourd/pci-serial ]] || inst od
 	inst_hook pre-udev 10 "${moddir:?}/flavourd-park.sh"
 	inst_hook pre-pivot 90 "$moddir/flavourd-leave.sh"
 }

@@ -93,6 +93,7 @@ def rule(dice: Random) -> Rule:
         present=dice.choice((When.APPLY, When.APPLY, When.KEEP)),
         inserted=dice.choice((When.APPLY, When.APPLY, When.KEEP)),
         mode=dice.choice((Mode.ENFORCE, Mode.PREFER, Mode.OBSERVE)),
+        max_changes=dice.choice((None, None, None, 4)),
     )
 
 

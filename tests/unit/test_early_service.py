@@ -4,6 +4,7 @@
 That it is in time, and what udev and an initramfs make of it, is for the virtual machine (tests/vm/test_early.py).
 """
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,9 @@ def host(tree: Tree) -> Made:
         files = {
             "sys/bus/pci/drivers_probe": "",
             "run/": "",
+            "proc/1/fd/": "",
+            "proc/1/ns/mnt": "-> mnt:[1]",
+            "proc/1/mountinfo": "30 1 259:0 / /srv rw - ext4 /dev/nvme0n1 rw\n",
             "usr/lib/flavourd/flavours.yaml": (_ROOT / "config/flavours.yaml").read_text(encoding="utf-8"),
             "etc/flavourd/policy.d/50-test.yaml": rules,
         }
@@ -57,7 +61,7 @@ def override(root: Path, name: str) -> str:
     return (root / "sys/bus/pci/devices" / name / "driver_override").read_text()
 
 
-def begin(root: Path) -> list[OSError]:
+def begin(root: Path) -> list[str]:
     return list(Early.of(root).begin())
 
 
@@ -114,14 +118,103 @@ def test_a_device_that_cannot_be_parked_keeps_nobody_from_booting(host: Made, mo
         write(self, device, driver)
 
     monkeypatch.setattr(Sysfs, "write_override", gone)
-    assert [error.errno for error in begin(root)] == [19]
+    (told,) = begin(root)
+    assert told.startswith(f"pci/{_FIRST} is left to its native driver: [Errno 19] No such device")
     assert override(root, _TWIN) == PARKED
+
+
+@pytest.mark.parametrize(("most", "parked"), [(1, False), (2, True)])
+def test_a_rule_with_more_devices_than_it_may_change_parks_none(host: Made, most: int, parked: bool) -> None:
+    rules = f'rules:\n- {{match: {{address: "0000:0[12]:*"}}, flavour: vfio, max-changes: {most}}}\n- flavour: vfio\n'
+    root = host(rules, pci(_FIRST, driver="e1000e"), pci(_TWIN), pci(_OTHER))
+    told = begin(root)
+    assert override(root, _TWIN) == (PARKED if parked else "(null)\n"), "what has a driver now counts, too"
+    assert override(root, _OTHER) == PARKED
+    assert [sentence.partition(" would have ")[2] for sentence in told] == (
+        [] if parked else ["2 devices, more than its max-changes 1: none is parked"]
+    )
+
+
+def test_of_two_rules_that_may_be_a_devices_both_count(host: Made) -> None:
+    """Which one it is nobody knows before the native driver comes, and it never comes for what is parked."""
+    rules = "rules:\n- {match: {driver: e1000e}, flavour: vfio, max-changes: 1}\n- flavour: vfio\n"
+    root = host(rules, pci(_FIRST), pci(_TWIN))
+    assert len(begin(root)) == 1
+    assert override(root, _FIRST) == "(null)\n"
+
+
+def test_beyond_max_changes_what_an_initramfs_has_parked_is_let_go(host: Made) -> None:
+    root = host(
+        "rules:\n- {flavour: vfio, max-changes: 1}\n", pci(_FIRST, override=PARKED), pci(_TWIN, override=PARKED)
+    )
+    begin(root)
+    assert override(root, _FIRST).startswith("\n")
+
+
+# --- for an initramfs
+
+
+def listed(root: Path) -> list[str]:
+    lines, told = Early.of(root).for_initramfs()
+    assert told == []
+    return lines
 
 
 def test_for_an_initramfs_it_does_not_matter_who_has_the_device_now(host: Made) -> None:
     root = host(_VFIO, pci(_FIRST, override="vfio-pci", driver="vfio-pci"), pci(_TWIN, driver="e1000e"))
-    assert [str(seen.id) for seen in Early.of(root).devices()] == [f"pci/{_FIRST}"]
+    assert listed(root) == [f"pci {_FIRST} pci:v00008086d000010D3 /sys/devices/pci0000:00/{_FIRST}"]
     assert override(root, _FIRST) == "vfio-pci\n"
+
+
+def disk(name: str) -> dict[str, str]:
+    """An NVMe disk; its filesystem is mounted."""
+    place = f"sys/devices/pci0000:00/{name}/nvme/nvme0/nvme0n1"
+    return {
+        **pci(name, driver="nvme"),
+        f"{place}/subsystem": "-> ../../../../../../class/block",
+        f"{place}/dev": "259:0\n",
+        f"{place}/uevent": "DEVNAME=nvme0n1\n",
+        "sys/class/block/nvme0n1": f"-> ../../devices/pci0000:00/{name}/nvme/nvme0/nvme0n1",
+    }
+
+
+def test_what_the_host_uses_now_is_left_out_of_an_initramfs_and_told(host: Made) -> None:
+    root = host("rules:\n- flavour: vfio\n", disk(_FIRST), pci(_TWIN, driver="e1000e"))
+    lines, told = Early.of(root).for_initramfs()
+    assert [line.split()[1] for line in lines] == [_TWIN]
+    (sentence,) = told
+    assert sentence.startswith(f"pci/{_FIRST} is left to its native driver, for the host uses it now: ")
+    assert "is mounted at /srv" in sentence
+
+
+def test_what_cannot_be_seen_counts_as_in_use(host: Made) -> None:
+    root = host("rules:\n- flavour: vfio\n", disk(_FIRST))
+    (root / "proc/1/mountinfo").unlink()
+    lines, (sentence,) = Early.of(root).for_initramfs()
+    assert lines == []
+    assert "a filesystem on nvme0n1 may be mounted" in sentence
+
+
+def test_what_a_guard_may_find_without_being_an_error_goes_into_an_initramfs(host: Made) -> None:
+    lax = dict.fromkeys(("mounted", "open", "stacked", "swap"), "warning")
+    rules = f"rules:\n- {{flavour: vfio, guards: {lax}}}\n".replace("'", "")
+    root = host(rules, disk(_FIRST))
+    assert [line.split()[1] for line in listed(root)] == [_FIRST]
+
+
+def test_what_is_in_the_flavour_already_goes_into_an_initramfs_whoever_uses_it(host: Made) -> None:
+    root = host("rules:\n- flavour: vfio\n", disk(_FIRST), {f"sys/devices/pci0000:00/{_FIRST}/vfio-dev/vfio0/": ""})
+    assert [line.split()[1] for line in listed(root)] == [_FIRST]
+
+
+def test_for_an_initramfs_nothing_is_read_that_a_sleeping_driver_may_hold_up(host: Made) -> None:
+    """As with a FIFO that nobody writes to, before Linux 6.18."""
+    root = host('rules:\n- {flavour: vfio, match: {property: {ID_X: "*"}}}\n- flavour: vfio\n', pci(_FIRST))
+    for name in ("driver_override", "uevent"):
+        attribute = root / "sys/bus/pci/devices" / _FIRST / name
+        attribute.unlink(missing_ok=True)
+        os.mkfifo(attribute)
+    assert [line.split()[1] for line in listed(root)] == [_FIRST]
 
 
 # --- the serial number
@@ -194,3 +287,6 @@ def test_a_rule_by_serial_number_is_held_for_the_one_of_two_twins(
     assert begin(root) == []
     assert override(root, _FIRST) == PARKED
     assert override(root, _TWIN) == "(null)\n"
+    assert listed(root) == [
+        f"pci {_FIRST} pci:v00008086d000010D3 /sys/devices/pci0000:00/{_FIRST} 00-80-ee-00-00-00-41-80"
+    ]

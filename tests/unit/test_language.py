@@ -167,6 +167,13 @@ def test_what_makes_sense_is_not_complained_of(flavour: str, keys: str) -> None:
         ("vfio", "match: {class: 'aa/0'}", ["this mask covers nothing"]),
         ("vfio", "match: {any: [{not: {class: ethernett}}]}", ["there is no class 'ethernett'"]),
         ("vfio", "match: {class: abc}", ["there is no class 'abc'"]),
+        ("vfio", "match: {class: deadbeef}", ["there is no class 'deadbeef'"]),
+        ("vfio", "match: {class: feedfacecafe}", ["there is no class 'feedfacecafe'"]),
+        (
+            "vfio",
+            "match: {property: {ID_NET_NAME_ONBOARD: 'eno*'}}",
+            ["udev gives ID_NET_NAME_ONBOARD to interfaces and disks, never to the device that they are on"],
+        ),
         ("vfio", "match: {not: {vf: '2-1'}}", ["2-1 goes the wrong way"]),
         ("vfio", "match: {not: {}}", ["it matches no device: everything is excluded"]),
         ("vfio", "match: {all: []}", ["it is empty: what shall it match?"]),

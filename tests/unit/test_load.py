@@ -167,7 +167,9 @@ def test_what_belongs_to_others_is_refused(tree: Tree) -> None:
     os.chown(file, 0, other)
     file.chmod(0o664)
     assert told(root) == [f"/{_ETC}/a.yaml: group {other} may write to it (-rw-rw-r--); chmod g-w /{_ETC}/a.yaml"]
-    os.chown(file, 0, 0)  # group root is root
+    os.chown(file, 0, 0)  # an access control list may stand behind it
+    assert told(root) == [f"/{_ETC}/a.yaml: group 0 may write to it (-rw-rw-r--); chmod g-w /{_ETC}/a.yaml"]
+    file.chmod(0o644)
     assert told(root) == []
     os.chown(root / _ETC, 4242, 0)
     assert told(root) == [f"/{_ETC}: {message}; chown root /{_ETC}"]
@@ -178,6 +180,13 @@ def test_a_link_is_as_good_as_what_it_leads_to(tree: Tree) -> None:
     assert vendors(root) == ["1"]
     (root / "srv/site").chmod(0o666)
     assert len(told(root)) == 1
+    (root / "srv/site").chmod(0o644)
+    (root / "srv").chmod(0o777)  # anybody may put another file in its place
+    assert told(root) == [
+        f"/{_ETC}/a.yaml: it is a link into /srv: everybody may write to it (drwxrwxrwx); chmod o-w /srv"
+    ]
+    (root / "srv").chmod(0o1777)
+    assert told(root) == []
 
 
 def test_what_is_no_plain_file_is_told_and_never_opened(tree: Tree) -> None:

@@ -11,7 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from flavourd.device import DeviceId
+from flavourd.flavour import Flavour, FlavourOnBus, Flavours, Universal
+from flavourd.policy.early import early_rules
 from flavourd.policy.load import check_texts
+from flavourd.policy.match import Matcher
+from flavourd.traits import Traits
 
 _EXAMPLES = [
     path.read_text(encoding="utf-8") for path in sorted((Path(__file__).parents[2] / "config/policy.d").glob("*.yaml"))
@@ -42,8 +47,11 @@ _TOKENS = [
     *("<<: ", "%YAML 1.1\n", "---\n", "...\n", "\t", "\r\n", "\0", "\u2028", "\x85", "\ufeff", "\udc80", "\U0001f600"),
     *("null", "~", "yes", "0x10", "1:30", "-1", "9" * 40, "1e400", ".nan", "2026-11-22", '""', "{}", "[]", "a: b: c"),
     *("rules:", "match:", "not: ", "all: [", "flavour: default", "vfs: 70000", 'vf: "7-3"', "guards: {table: off}"),
+    "class: deadbeef",
     *("x" * 3000, " " * 3000, "[" * 300, "{a: " * 300, "- " * 300, '"\\x', '"\\U00110000"', "*" * 300),
 ]
+_FLAVOURS = Flavours({"vfio": Flavour("", "vfio-dev", {"pci": FlavourOnBus(Universal("x", "x"))})})
+_DEVICE = Traits(DeviceId("pci", "0000:01:00.0"), vendor="8086", device="10d3", class_code="020000")
 _MOST_SECONDS = 1.0
 _MOST_GROWTH = 64 << 10  # KiB
 
@@ -80,7 +88,12 @@ def ask(text: str) -> bool:
         assert all(line.isprintable() for line in problem.story().split("\n"))
         assert len(problem.story()) < 2000
         assert problem.line <= max(1, len(text.splitlines()))
-    return loaded.policy is not None
+    if loaded.policy is None:
+        return False
+    # What was taken must be fit for all that is made of it.
+    Matcher(loaded.policy).rule(_DEVICE)
+    early_rules(loaded.policy, _FLAVOURS)
+    return True
 
 
 def mutated(rng: random.Random) -> str:

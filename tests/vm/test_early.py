@@ -22,6 +22,7 @@ from .qemu import Qemu, State
 pytestmark = pytest.mark.vm
 
 _FIRST = f'- flavour: vfio\n  match: {{address: "{E1000E}"}}\n'
+_ROOT = "0000:00:01.0"
 _RULES = "/run/udev/rules.d/85-flavourd-policy.rules"
 
 
@@ -123,12 +124,14 @@ def off(installed_state: State, tmp_path_factory: pytest.TempPathFactory) -> Off
     folder = tmp_path_factory.mktemp("off")
     with Qemu(installed_state.image, installed_state.disk, installed_state) as qemu:
         vm = Machine(qemu)
-        put(vm, _FIRST)
+        # The disk that the host stands on as well: a rule that is refused would take it at the next boot.
+        put(vm, _FIRST + f'- flavour: vfio\n  match: {{address: "{_ROOT}"}}\n')
         vm.run("touch /etc/flavourd/initramfs; echo e1000e >> /etc/initramfs-tools/modules")
-        vm.run("mkinitramfs -o /root/initrd $(uname -r)", timeout=300)
+        made = vm.run("mkinitramfs -o /root/initrd $(uname -r)", timeout=300)
+        assert f"pci/{_ROOT} is left to its native driver, for the host uses it now: " in made.err
         inside = vm.run("lsinitramfs /root/initrd").out.split()
         assert "usr/lib/flavourd/flavourd-park" in inside
-        assert [name for name in inside if "python" in name] == []
+        assert [name for name in inside if "python" in name or "flavourd-policy" in name] == []
         (folder / "initrd").write_bytes(vm.read("/root/initrd"))
         vm.start("systemctl poweroff")
         qemu.ended(120)
@@ -161,6 +164,17 @@ def test_an_initramfs_that_loads_the_native_driver_holds_the_policy_too(off: Off
         vm.reboot()
         assert bound(vm) == _NATIVE
         assert override(vm, E1000E) is None
+
+
+def test_in_the_rescue_shell_nothing_is_kept_from_its_native_driver(off: Off) -> None:
+    with off.turned_on("rescue", "systemd.unit=rescue.target") as vm:
+        assert vm.run("systemctl is-active flavourd", check=False).out.strip() == "inactive"
+        assert vm.run("systemctl show -P Result flavourd-early").out.strip() == "success"
+        vm.wait_for(f"readlink {PCI}/{E1000E}/driver | grep -qx '.*/e1000e'", timeout=60)
+        vm.run("udevadm settle")
+        nothing_is_left(vm)
+        seen = probed(vm)
+        assert seen[E1000E_TWIN] < in_initramfs(vm) < seen[E1000E], "it was kept until then"
 
 
 def test_who_has_locked_himself_out_comes_in_by_a_word_to_the_kernel(off: Off) -> None:

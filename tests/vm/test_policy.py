@@ -242,7 +242,7 @@ def test_mode_prefer_leaves_what_somebody_changed_and_observe_only_tells(vm: Mac
         enforce(vm, prefer + observe)
         until_driver(vm, E1000E, "vfio-pci")
         vm.run(["driverctl", "--nosave", "set-override", E1000E, "e1000e"], timeout=90)
-        vm.wait_for(f"journalctl -q -u flavourd -o cat | grep '{E1000E}' | grep -q 'left'")
+        vm.wait_for(f"journalctl -q -u flavourd -o cat | grep '{E1000E}' | grep -q 'mode: prefer'")
         ctl(vm, "reload")
         assert vm.driver(E1000E) == "e1000e"
         assert diff(vm) == {E1000E: "left", E1000E_TWIN: "observed"}

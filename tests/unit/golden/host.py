@@ -473,6 +473,6 @@ ANSWERS: dict[str, Script] = {
     "Status": [reply(**STATUS)],
     "Monitor": EVENTS,
     "MatchPolicy": match_policy,
-    "DiffPolicy": [reply(verdicts=VERDICTS, loaded=True)],
+    "DiffPolicy": [reply(verdicts=VERDICTS, unseen=[], loaded=True)],
     "Reload": [reply()],
 }
