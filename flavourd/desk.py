@@ -20,7 +20,7 @@ from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind, Outcome, refused
 from flavourd.policy.flavours import read_flavours
 from flavourd.policy.settings import Settings, Then, read_settings
-from flavourd.request import Origin, Request
+from flavourd.request import OWN, Origin, Request
 from flavourd.sight import Sight
 from flavourd.step import Step
 from flavourd.stuck import Stuck
@@ -93,10 +93,15 @@ class Desk:
             self._queue(requests)
 
     def recover(self) -> None:
-        """Go on with what a daemon that died had begun."""
+        """Go on with what a daemon that died had begun for somebody. What it has left half done by itself is put back:
+        the policy may be another one by now.
+        """
         journal = self.host.journal
         begun: set[DeviceId] = set()
-        for requests in journal.unanswered():
+        for requests in list(journal.unanswered()):
+            if requests[0].origin in OWN:
+                journal.end(requests)
+                continue
             begun.update(request.device for request in requests)
             self._queue(requests, deadline=self._patience(requests[0]))
         self.forget_gone()

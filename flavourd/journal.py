@@ -21,7 +21,7 @@ from typing import Any
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.record import Record, changed, step
-from flavourd.request import Origin, Request
+from flavourd.request import OWN, Origin, Request
 from flavourd.use import Guard, Severity
 
 _LONGEST = 1 << 24  # bytes; none of our files comes near it
@@ -131,6 +131,7 @@ class Journal:
                 "guards": request.guards,
                 "vfs": request.vfs,
                 "rule": request.rule,
+                "origin": request.origin,
             }
             for request in requests
         ]
@@ -142,7 +143,9 @@ class Journal:
         (self._begun / file_name(str(requests[0].device))).unlink(missing_ok=True)
 
     def unanswered(self) -> Iterator[tuple[Request, ...]]:
-        """What a daemon that died had begun and not answered; each tuple was begun together."""
+        """What a daemon that died had begun and not answered; each tuple was begun together. What it did by itself
+        still has its origin.
+        """
         for file in _files(self._begun):
             with suppress(OSError, ValueError):  # `prepare` has set it aside
                 yield _read_begun(file)
@@ -212,7 +215,7 @@ def _begun_of(words: dict[str, Any]) -> Request:
     request = Request(
         DeviceId.parse(f"{words['device']['bus']}/{words['device']['name']}"),
         str(words["wanted"]),
-        Origin.RECOVERY,
+        Origin(words["origin"]) if words.get("origin") in OWN else Origin.RECOVERY,
         words["uuid"],
         candidates=tuple(map(str, words["candidates"])),
         force=frozenset(map(str, words["force"])),

@@ -112,6 +112,11 @@ def guarded(planned: Plan, found: Iterable[Finding], severities: Mapping[Guard, 
     if against:
         guards = list(dict.fromkeys(finding.guard for finding in against))
         hint = f"free it, or pass over it if you know better: {' '.join(f'--force={guard}' for guard in guards)}"
+        if by_policy(planned.request):
+            hint = f"free it, or change the rule ({planned.request.rule or 'policy.d'})"
+            if planned.flavour != DEFAULT and set(guards) - {Guard.GROUP}:
+                # What parks it then looks at no guards, for nobody uses anything yet.
+                hint += ": at the next boot it may have the device before anybody uses it, also if the host needs it"
         raise FlavourError(Code.IN_USE, f"{device} is in use ({', '.join(guards)})", hint, findings=tuple(against))
     return replace(planned, findings=told)
 

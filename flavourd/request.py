@@ -21,6 +21,10 @@ class Origin(StrEnum):
     PUT_BACK = "put-back"  # what a worker that died has left half done
 
 
+# What flavourd asks for by itself: whether it still should is seen anew after a crash.
+OWN = frozenset({Origin.POLICY, Origin.PUT_BACK})
+
+
 @dataclass(frozen=True)
 class Request:
     """wanted: the word that was asked for, a flavour's name or a modalias with a flavour's prefix.

@@ -27,10 +27,28 @@ class Sight:
             WeakValueDictionary()
         )  # while anybody holds or awaits
         self._asleep: set[DeviceId] = set()
+        self._sleepers = 0  # who looked at no device in particular
+
+    @property
+    def asleep(self) -> frozenset[DeviceId]:
+        """Devices at which nobody can look now."""
+        return frozenset({*self._stuck, *self._asleep})
 
     async def look(self, work: Callable[[], T]) -> T:
         """Do what only reads, and never waits for a device, in a worker. FlavourError, from the work or about it."""
         async with self._at_all:
+            return await self.at_once(work)
+
+    async def look_over(self, work: Callable[[], T]) -> T:
+        """Do what reads many devices, each of which may send it to sleep.
+
+        FlavourError(STUCK) then, and at once while too many have not come back: whoever asks again and again must not
+        leave a process each time.
+        """
+        async with self._at_all:
+            if self._sleepers >= _AT_ONCE:
+                sentence = f"{self._sleepers} who looked at the devices sleep in the kernel"
+                raise FlavourError(Code.STUCK, sentence, "it heals when the kernel lets go; see journalctl -k")
             return await self.at_once(work)
 
     async def look_at(self, device: DeviceId, work: Callable[[], T]) -> T:
@@ -55,12 +73,16 @@ class Sight:
         if not worker.done.done():
             if device:
                 self._asleep.add(device)
+            else:
+                self._sleepers += 1
 
             @worker.done.add_done_callback
             def wake(done: asyncio.Future[T | FlavourError]) -> None:
                 done.exception()  # nobody wants to know it any more
                 if device:
                     self._asleep.discard(device)
+                else:
+                    self._sleepers -= 1
 
             sentence = f"the kernel has not let us look at {device or 'the devices'} for {seconds:g} s"
             raise FlavourError(Code.STUCK, sentence, f"see cat /proc/{worker.pid}/stack and journalctl -k")

@@ -102,10 +102,13 @@ class Turns:
             self._told(request, turn.step[1])
         self._advance([turn])
 
-    def drop_waiting(self) -> list[Request]:
-        """Forget the requests whose turn has not come, and say which they were. They get no answer."""
-        dropped = [request for turn in self._in_line() for request in turn.requests]
-        for turn in self._in_line():
+    def drop_waiting(self, wanted: Callable[[Request], bool] = lambda _request: True) -> list[Request]:
+        """Forget those of the waiting requests for which `wanted` is true, and say which they were. They get no
+        answer.
+        """
+        turns = [turn for turn in self._in_line() if any(map(wanted, turn.requests))]
+        dropped = [request for turn in turns for request in turn.requests]
+        for turn in turns:
             self._leave_line(turn)
         self.open -= len(dropped)
         self._look()

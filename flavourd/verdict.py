@@ -67,7 +67,7 @@ def judge(
     if memory.wish is not None and memory.wish != rule.flavour:
         return verdict(Means.LEFT, f"flavour {memory.wish} was asked for explicitly; that holds until the next boot")
     if differs is None:
-        return verdict(Means.SATISFIED, f"it is in flavour {rule.flavour} as the rule says")
+        return verdict(Means.SATISFIED, _as_it_shall_be(seen, rule))
     when, word = (rule.present, "present") if memory.present else (rule.inserted, "inserted")
     if when is When.KEEP:
         return verdict(Means.KEPT, f"{differs}; the rule keeps it so ({word}: keep)")
@@ -76,7 +76,7 @@ def judge(
     if memory.contested:
         return verdict(Means.CONTESTED, f"{differs}; somebody has changed it again and again")
     if rule.mode is Mode.PREFER and memory.applied:
-        return verdict(Means.LEFT, f"{differs}; somebody has changed it since, which the rule allows (mode: prefer)")
+        return verdict(Means.LEFT, f"{differs}; what others change is left so (mode: prefer)")
     return verdict(Means.CHANGE, differs, replace(request_of(placed, device), instance=seen.instance))
 
 
@@ -142,6 +142,16 @@ def _beyond(seen: Seen, rule: Rule, flavours: Flavours) -> str | None:
     if not seen.overridable:
         return "it has no driver_override"
     return None
+
+
+def _as_it_shall_be(seen: Seen, rule: Rule) -> str:
+    """In default, what keeps a device from a native driver is not of our making, and it may have none."""
+    parts = [f"it is in flavour {rule.flavour} as the rule says"]
+    if rule.flavour == DEFAULT and seen.driver is None:
+        parts.append("it has no driver")
+    if rule.flavour == DEFAULT and seen.override is not None:
+        parts.append(f"its driver_override says {seen.override}")
+    return "; ".join(parts)
 
 
 def _from_default(seen: Seen, flavours: Flavours) -> str | None:

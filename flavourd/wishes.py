@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What was asked for explicitly and came true: it goes before the policy until the next boot, or until the device is
 unplugged. One file a device under /run/flavourd/wishes, whose one writer is the daemon.
+
+In the same form, in another folder, stands where rules that only prefer have brought devices.
 """
 
 import json
@@ -27,8 +29,8 @@ class Wish:
 
 
 class Wishes:
-    def __init__(self, root: Path = Path("/")) -> None:
-        self._wishes = root / "run/flavourd/wishes"
+    def __init__(self, root: Path = Path("/"), folder: str = "wishes") -> None:
+        self._wishes = root / "run/flavourd" / folder
 
     def save(self, wish: Wish) -> None:
         self._wishes.mkdir(mode=0o700, parents=True, exist_ok=True)

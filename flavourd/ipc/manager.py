@@ -34,7 +34,8 @@ from flavourd.ipc.replies import (
 )
 from flavourd.keeper.keeper import Keeper
 from flavourd.keeper.persisting import persist as write_down
-from flavourd.outcome import Kind
+from flavourd.outcome import Kind, Outcome
+from flavourd.policy.persisted import is_kept
 from flavourd.request import Origin, Request
 from flavourd.step import What
 from flavourd.survey import Survey
@@ -81,7 +82,8 @@ class Manager(VarlinkInterface, name=INTERFACE):
             self._next_list = asyncio.create_task(self._list())
         devices = await asyncio.shield(self._next_list)
         await self._turn()
-        return [self._with_state(device) for device in devices]
+        contested = self._contested()  # once: there may be thousands of devices
+        return [self._with_state(device, contested) for device in devices]
 
     async def _list(self) -> list[wire.Device]:
         async with self._listing:
@@ -103,7 +105,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
             if error.code is not Code.STUCK:
                 raise
             description = await desk.sight.look(partial(look, complete=False))
-        description["device"] = self._with_state(description["device"])
+        description["device"] = self._with_state(description["device"], self._contested())
         description["last"] = next(iter(self._history.last(1, str(id_))), None)
         return description
 
@@ -197,10 +199,13 @@ class Manager(VarlinkInterface, name=INTERFACE):
         persist: bool | None = None,
     ) -> AsyncIterator[AnnotatedResult]:
         named = asked.devices(devices)
-        for device in named:
-            if not self._desk.host.sysfs.exists(device):
+        gone = [device for device in named if not self._desk.host.sysfs.exists(device)]
+        given_up = flavour == DEFAULT and persist and not dry_run
+        for device in gone:  # what was written down for hardware that is gone can be taken back all the same
+            if not given_up or not is_kept(self._keeper.root, device):
                 raise asked.no_device(device)
-        together = self._groups(named) if group else [[device] for device in named]
+        there = [device for device in named if device not in gone]
+        together = self._groups(there) if group else [[device] for device in there]
         requests = asked.requests([device for each in together for device in each], flavour, candidates, force)
         if dry_run:
             members = {device: each for each in together for device in each}
@@ -210,7 +215,8 @@ class Manager(VarlinkInterface, name=INTERFACE):
         self._check_may_change("switch devices")
         if persist:
             await self._keeper.force.on_disk()  # else nobody could tell what would come of it
-        async for progress in self._carry_out(requests, together, persist=bool(persist)):
+        absent = asked.requests(gone, flavour, None, None)
+        async for progress in self._carry_out(requests, together, absent, persist=bool(persist)):
             yield progress
 
     @one_reply_too
@@ -240,7 +246,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         return [*groups.values()]
 
     async def _carry_out(
-        self, requests: list[Request], together: list[list[DeviceId]], *, persist: bool
+        self, requests: list[Request], together: list[list[DeviceId]], absent: list[Request], *, persist: bool
     ) -> AsyncIterator[AnnotatedResult]:
         by_device = {request.device: request for request in requests}
         uuids = {request.uuid for request in requests}
@@ -268,7 +274,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
             code, sentence = failed.code or Code.INTERNAL, failed.headline
             raise NotDone(code=code, message=sentence, hint=failed.hint, outcomes=cast(Any, outcomes))
         if persist:
-            outcomes = await self._persist(requests, outcomes)
+            outcomes = await self._persist([*requests, *absent], [*outcomes, *map(_of_absent, absent)])
         yield _last(Progress(step=None, outcomes=outcomes, plans=None))
 
     async def _persist(self, requests: list[Request], outcomes: list[wire.Outcome]) -> list[wire.Outcome]:
@@ -277,7 +283,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         try:
             notes = await write_down(wanted, self._desk, self._keeper)
         except FlavourError as error:
-            sentence = f"all is switched, but that could not be written down for the next boot: {error.sentence}"
+            sentence = f"all is switched, but {error.sentence}"
             told = cast(Any, outcomes)
             raise NotDone(code=error.code, message=sentence, hint=error.hint, outcomes=told) from error
         of = {request.uuid: note for request, note in zip(requests, notes, strict=True)}
@@ -308,10 +314,13 @@ class Manager(VarlinkInterface, name=INTERFACE):
                 hint="ask as root (sudo), or have your group added: /etc/flavourd/flavourd.yaml, access, change",
             )
 
-    def _with_state(self, device: wire.Device) -> wire.Device:
+    def _contested(self) -> frozenset[DeviceId]:
+        return frozenset(self._keeper.memories.contested)
+
+    def _with_state(self, device: wire.Device, contested: Collection[DeviceId]) -> wire.Device:
         id_, turns = DeviceId.parse(device.id), self._desk.turns
         step = turns.steps.get(id_)
-        if step is None and id_ in self._keeper.memories.contested:
+        if step is None and id_ in contested:
             state = "contested"
             return replace(device, state=state)
         if step is None:
@@ -319,6 +328,13 @@ class Manager(VarlinkInterface, name=INTERFACE):
         stuck = turns.stuck.get(id_)
         state = "stuck" if stuck else "waiting" if step.what is What.WAITING else "switching"
         return replace(device, state=state, step=step.text, stuck=wire.Stuck.of(stuck) if stuck else None)
+
+
+def _of_absent(request: Request) -> wire.Outcome:
+    """Nothing was to be switched; what is done about its file is told in a note."""
+    sentence = f"there is no device {request.device}"
+    told = wire.Outcome.of(Outcome(request, Kind.ALREADY, DEFAULT))
+    return replace(told, headline=sentence, message=sentence)
 
 
 def _more(parameters: Progress | News) -> AnnotatedResult:

@@ -83,4 +83,5 @@ class Matched(TypedDict):
 
 class Diff(TypedDict):
     verdicts: list[wire.Verdict]
+    unseen: list[str]
     loaded: bool

@@ -11,12 +11,13 @@ import flavourd
 from flavourd import logs
 from flavourd.device import DeviceId
 from flavourd.errors import FlavourError
-from flavourd.keeper.look import Eyes
+from flavourd.keeper.look import Eyes, present
 from flavourd.policy.early import early_rules
 from flavourd.policy.language import DeviceNode
 from flavourd.policy.nodes import node_rules
 from flavourd.traits import Trait
-from flavourd.udevrules import UdevRules
+from flavourd.udevdb import UdevDatabase
+from flavourd.udevrules import NODES, POLICY, UdevRules
 
 # Where flavourd/pci-serial is, which the rules name by its path; flavourd.early makes the same text.
 _LIBDIR = str(Path(flavourd.__file__).resolve().parents[3])
@@ -29,7 +30,7 @@ class Generated:
     """
 
     def __init__(self, root: Path, look: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
-        self._rules, self._look = UdevRules(root), look
+        self._root, self._look = root, look
         self._policy = ""
         self._notes: tuple[str, ...] = ()
         self._serials = False
@@ -48,21 +49,39 @@ class Generated:
         texts = self._policy, node_rules(nodes)
         if texts == self._written:
             return
-        # Nodes that are there already; and before Linux 6.18 it is udev that finds serial numbers.
-        again = ["vfio", "vfio-dev"] if texts[1] else []
-        again += ["pci"] if self._serials else []
         try:
-            await self._look(partial(_write, self._rules, texts, again))
+            await self._look(partial(_write, self._root, texts, self._serials))
             self._written = texts
         except FlavourError as error:
             logs.tell_trouble(error, logs.WARNING)
 
 
-def _write(rules: UdevRules, texts: tuple[str, str], again: list[str]) -> None:
-    if rules.write(*texts):
-        rules.reload()
-        if again:
-            subsystems = [f"--subsystem-match={name}" for name in again]
-            command = ["udevadm", "trigger", "--action=change", *subsystems]
-            with suppress(OSError, subprocess.TimeoutExpired):  # at the next event of the device, then
-                subprocess.run(command, check=False, capture_output=True, timeout=_SECONDS)
+def _write(root: Path, texts: tuple[str, str], serials: bool) -> None:
+    rules = UdevRules(root)
+    changed = rules.write(*texts)
+    if not changed:
+        return
+    rules.reload()
+    if NODES in changed and texts[1]:  # nodes that are there already
+        _trigger(["--subsystem-match=vfio", "--subsystem-match=vfio-dev"])
+    if POLICY in changed and serials and (unknown := _without_serial(root)):
+        _trigger(["--subsystem-match=pci", *(f"--sysname-match={name}" for name in unknown)])
+
+
+def _without_serial(root: Path) -> list[str]:
+    """Names of the PCI devices whose serial number is not known. Before Linux 6.18 it is udev that finds it.
+
+    To the others nothing is told: to an admin's own rules another event is another request.
+    """
+    database, folder = UdevDatabase(root), root / "sys/bus/pci/devices"
+    return [
+        device.name
+        for device in present(root, {"pci"})
+        if not (folder / device.name / "serial_number").exists() and not database.properties(device)["FLAVOUR_SERIAL"]
+    ]
+
+
+def _trigger(which: list[str]) -> None:
+    with suppress(OSError, subprocess.TimeoutExpired):  # at the next event of the device, then
+        command = ["udevadm", "trigger", "--action=change", *which]
+        subprocess.run(command, check=False, capture_output=True, timeout=_SECONDS)

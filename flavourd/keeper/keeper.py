@@ -6,32 +6,38 @@ compared with what they are to be. One pass at a time.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from flavourd import logs
 from flavourd.desk import Desk
-from flavourd.device import PARKED, DeviceId
+from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT
 from flavourd.keeper import telling
 from flavourd.keeper.generated import Generated
 from flavourd.keeper.look import Sighting, adopted, buses, present, virtual_functions
+from flavourd.keeper.looking import Looking
 from flavourd.keeper.memories import Memories
+from flavourd.keeper.parked import Parked
+from flavourd.keeper.patience import patiently
 from flavourd.keeper.ruling import Ruling
+from flavourd.keeper.timers import Timers
 from flavourd.keeper.transactions import Limits, Refused, transactions
 from flavourd.keeper.wishing import Wishing
 from flavourd.outcome import Kind, Outcome
+from flavourd.plan import by_policy
 from flavourd.policy.language import PlacedRule
-from flavourd.request import Origin, Request
+from flavourd.request import Origin
 from flavourd.verdict import Means, Verdict
 
 _SUCCESSES = (Kind.SWITCHED, Kind.ALREADY)
 _TOUCHED = (Kind.UNDONE, Kind.BROKEN, Kind.LOST)
 # Who takes a device from its driver most often has something else in mind for it: let him come to an end.
 _SETTLING_SECONDS = 0.3
+# What keeps a request from being begun at all may have passed soon.
+_PASSING = (Code.HOST, Code.TOO_MANY)
 
 
 @dataclass
@@ -57,10 +63,11 @@ class Keeper:
         self._due, self._wake, self._idle = _Due(), asyncio.Event(), asyncio.Event()
         self._idle.set()
         self._runner: asyncio.Task[None] | None = None
-        self._timers: dict[DeviceId | None, asyncio.TimerHandle] = {}
-        self._later: set[DeviceId] = set()  # in work when they were to be looked at
-        self._overtaken: set[DeviceId] = set()  # asked for explicitly since the pass began
-        self._let_go: set[DeviceId] = set()  # that were parked, since all was looked at
+        self._timers = Timers(self._loop, self._due_now)
+        self._looking = Looking(desk, self._timers)
+        self._overtaken: set[DeviceId] = set()  # a request for them has ended since the pass began
+        self._behind: set[DeviceId] = set()  # refused because relatives of theirs are stuck
+        self._parked = Parked()
         self._adopted: dict[DeviceId, PlacedRule] = {}  # by the rule of another member of their group
 
     # --- the life of it
@@ -71,13 +78,15 @@ class Keeper:
         self._runner = asyncio.create_task(self._run())
         self._runner.add_done_callback(self._ended)
         try:
-            await self._take_over()
+            await patiently(self._take_over, {Code.POLICY})
         except FlavourError as error:
             logs.tell_trouble(error)
+            self.look()  # what was parked for it is let go
 
     async def reload(self) -> None:
         """Read the policy anew; FlavourError if it cannot be used, and then the one before stays in force."""
         await self._take_over()
+        self._desk.turns.drop_waiting(lambda request: request.origin is Origin.POLICY)  # what still holds is asked anew
         self.memories.begin_anew()
 
     async def settled(self) -> None:
@@ -90,8 +99,7 @@ class Keeper:
 
     def stop(self) -> None:
         """Look at nothing any more; what was asked for goes on."""
-        for timer in self._timers.values():
-            timer.cancel()
+        self._timers.stop()
         if self._runner:
             self._runner.cancel()
         self._runner = None
@@ -99,12 +107,14 @@ class Keeper:
 
     def look(self, devices: Iterable[DeviceId] | None = None, *, stirred: bool = False) -> None:
         """Look at these devices, or at all. stirred: something has happened to them."""
-        if not self._runner or (not self.force.policy.rules and devices is not None):
+        if not self._runner:
             return
         if devices is None:
             self._due.everything = True
         else:
             several = set(devices)
+            if not self.force.policy.rules:  # then only what is still parked is of any concern
+                several &= self._looking.later | set(self.memories.devices())
             self._due.devices |= several
             self._due.stirred |= several if stirred else set()
         if self._due.everything or self._due.devices:
@@ -118,35 +128,49 @@ class Keeper:
         for device in removed:
             self._forget(device)
             makers = [id_ for id_, verdict in self.memories.verdicts.items() if _makes_vfs(verdict)]
-            self._look_later(makers, _SETTLING_SECONDS)
+            self._look_later(makers)
         for device, action in changed:
             memory = self.memories.of(device)
             if action == "add":
                 self.look([device], stirred=True)
             elif memory is None or not memory.echoes(self._loop.time()):
-                self._look_later([device], _SETTLING_SECONDS)
+                self._look_later([device])
 
     def after(self, outcome: Outcome) -> None:
         """A request has ended, whoever made it."""
         request, device = outcome.request, outcome.request.device
-        memory, verdict = self.memories.of(device), self.memories.verdicts.get(device)
-        done = outcome.kind in _SUCCESSES
-        if request.rule is not None or request.origin is Origin.POLICY:
-            placed = verdict.placed if verdict else None
-            if memory and done and placed and (str(placed), placed.rule.flavour) == (request.rule, request.wanted):
-                memory.done(placed.rule)
-            elif outcome.code is Code.CONTESTED:
-                self.memories.fought(device)
-            elif memory and not done:
-                memory.failed(self._loop.time(), touched=outcome.kind in _TOUCHED)
-        elif done and self.wishing.fulfilled(outcome):
-            self._overtaken.add(device)
-            if memory:
-                memory.begin_anew()
-        if device in self.memories.verdicts or device in self._later:
+        memory = self.memories.of(device)
+        self._overtaken.add(device)
+        if by_policy(request):
+            self._after_own(outcome)
+        elif outcome.kind in _SUCCESSES and self.wishing.fulfilled(outcome) and memory:
+            memory.begin_anew()
+        if device in self.memories.verdicts or device in self._looking.later:
             self.look([device])
         if functions := virtual_functions(self.root, device):
             self.look(functions)
+        if outcome.code not in (Code.STUCK, Code.KIN_STUCK):  # something of what was stuck may be free again
+            behind, self._behind = self._behind, set()
+            self.look(behind, stirred=True)
+
+    def _after_own(self, outcome: Outcome) -> None:
+        """A request by the policy has ended. What it did not bring about is tried again."""
+        request, device, now = outcome.request, outcome.request.device, self._loop.time()
+        memory, verdict = self.memories.of(device), self.memories.verdicts.get(device)
+        placed = verdict.placed if verdict else None
+        done = outcome.kind in _SUCCESSES
+        if memory and done and placed and (str(placed), placed.rule.flavour) == (request.rule, request.wanted):
+            memory.done(placed.rule)
+        elif outcome.code is Code.CONTESTED:
+            self.memories.fought(device)
+        elif memory and not done:
+            memory.failed(now, touched=outcome.kind in _TOUCHED)
+            if request.wanted == DEFAULT:
+                self._parked.failed(device, memory.not_before)
+            if request.wanted == DEFAULT or outcome.code in _PASSING:
+                self._timers.within(memory.not_before - now, device)
+            if outcome.code in (Code.STUCK, Code.KIN_STUCK):
+                self._behind.add(device)
 
     # --- one pass after the other
 
@@ -163,49 +187,37 @@ class Keeper:
 
     async def _pass(self, due: _Due) -> None:
         eyes, self._overtaken = self.force.eyes, set()
-        if not eyes.policy.rules:
-            for device in self.memories.devices():
-                self._forget(device)
-            await self._generated.have({})
-            return
         if due.everything:
-            self._let_go.clear()
+            self._parked.begin_anew()
             self._limits.begin_anew()
             self._adopted.clear()
+            self.wishing.forget_gone()
         devices = present(self.root, buses(eyes.flavours)) if due.everything else sorted(due.devices)
         found = await self._sightings(devices)
         others = adopted(found, self._desk.host.kin)
         self._adopted |= others
-        found += await self._sightings(sorted(others))
+        found += await self._sightings(others)
         if eyes is not self.force.eyes:  # by another policy all will be looked at again
             return
-        verdicts = {sighting.seen.id: self.memories.judged(sighting, eyes.flavours) for sighting in found}
-        gone = set(self.memories.devices() if due.everything else due.devices) - verdicts.keys() - self._later
+        # A device that was in work meanwhile may have been seen half switched, which is nobody's doing against us.
+        stale = {sighting.seen.id for sighting in found if self._is_taken(sighting.seen.id)}
+        self._looking.later |= stale
+        self.look(stale - self._desk.turns.steps.keys())
+        verdicts = {
+            sighting.seen.id: self.memories.judged(sighting, eyes.flavours)
+            for sighting in found
+            if sighting.seen.id not in stale
+        }
+        gone = set(self.memories.devices() if due.everything else due.devices) - verdicts.keys() - self._looking.later
         for device in gone:
             self._forget(device)
         await self._generated.have(self.memories.nodes)
         if eyes is self.force.eyes:
             self._ask(verdicts, due.stirred)
 
-    async def _sightings(self, devices: Sequence[DeviceId]) -> list[Sighting]:
-        """Of those that are not in work; the others are looked at when they are done with."""
-        free = [device for device in devices if device not in self._desk.turns.steps]
-        self._later.difference_update(free)
-        self._later.update(set(devices) - set(free))
-        look = partial(self.force.eyes.sightings, free, self._adopted)
-        try:
-            if len(free) > 1:
-                return await self._desk.sight.look(look)
-            return await self._desk.sight.look_at(free[0], look) if free else []
-        except FlavourError as error:
-            if error.code is not Code.STUCK or len(free) == 1:
-                if error.code is not Code.STUCK:
-                    logs.tell_trouble(error, logs.WARNING)
-                self._later.update(free)
-                return []
-        # One of them sleeps in the kernel: the others can be looked at without it.
-        alone = await asyncio.gather(*(self._sightings([device]) for device in free))
-        return [sighting for one in alone for sighting in one]
+    async def _sightings(self, devices: Collection[DeviceId]) -> list[Sighting]:
+        eyes, others = self.force.eyes, self._adopted
+        return await self._looking.at(devices, lambda free: eyes.sightings(free, others))
 
     # --- what follows
 
@@ -218,9 +230,9 @@ class Keeper:
             if memory.not_before <= now:
                 ready.append(device)
             elif device in stirred or memory.drifting:
-                self._look_later([device], memory.not_before - now)
+                self._timers.within(memory.not_before - now, device)
         together, against = transactions(verdicts, ready, self._desk.host.kin.group)
-        found, beyond = self._limits.within(together, verdicts)
+        found, beyond = self._limits.within(together, verdicts, now)
         for each in (*against, *beyond):
             self._tell_refused(each)
         asked: set[DeviceId] = set()
@@ -228,21 +240,13 @@ class Keeper:
             if not any(self._is_taken(request.device) for request in requests):
                 self._desk.ask(requests)
                 asked.update(request.device for request in requests)
-        self._unpark(verdicts, asked)
+        left = {d: each for d, each in verdicts.items() if d not in asked and not self._is_taken(d)}
+        for request in self._parked.let_go(left, self.memories.seen, now):
+            self._desk.ask([request])
 
     def _is_taken(self, device: DeviceId) -> bool:
         """Somebody else has asked for it since it was looked at."""
         return device in self._desk.turns.steps or device in self._overtaken
-
-    def _unpark(self, verdicts: Mapping[DeviceId, Verdict], asked: Collection[DeviceId]) -> None:
-        """What waits for a driver that it does not get, or not now, must not be kept from its native one."""
-        for device, verdict in verdicts.items():
-            seen = self.memories.seen.get(device)
-            waits = seen is not None and seen.override == PARKED and device not in self._let_go
-            if waits and device not in asked and not self._is_taken(device):
-                self._let_go.add(device)
-                rule = str(verdict.placed) if verdict.placed else None
-                self._desk.ask([Request(device, DEFAULT, Origin.POLICY, rule=rule)])
 
     def _tell_refused(self, refused: Refused) -> None:
         memory = self.memories.of(refused.device) if refused.device else None
@@ -255,7 +259,7 @@ class Keeper:
 
     async def _take_over(self) -> None:
         await self.force.read()
-        eyes = self.force.eyes
+        eyes, self._limits = self.force.eyes, Limits()
         self.memories.take_stock(buses(eyes.flavours))
         self._desk.kept = eyes.kept if eyes.policy.rules else None
         self._generated.of(eyes)
@@ -265,27 +269,22 @@ class Keeper:
         """It is gone, or no rule is for it any more."""
         self.memories.forget(device)
         self._adopted.pop(device, None)
-        self._let_go.discard(device)
-        self._later.discard(device)
-        if timer := self._timers.pop(device, None):
-            timer.cancel()
-        self.wishing.forget_gone(device)
+        self._behind.discard(device)
+        self._parked.forget(device)
+        self._looking.forget(device)
+        self._timers.drop(device)
+        self.wishing.forget_gone([device])
 
-    def _look_later(self, devices: Iterable[DeviceId], seconds: float) -> None:
-        """In so many seconds at the latest of all that was said."""
+    def _look_later(self, devices: Iterable[DeviceId]) -> None:
         for device in devices:
-            if timer := self._timers.pop(device, None):
-                timer.cancel()
-            self._timers[device] = self._loop.call_later(seconds, self._due_now, device)
+            self._timers.within(_SETTLING_SECONDS, device)
 
     def _look_at_all_in(self, seconds: float) -> None:
-        if timer := self._timers.pop(None, None):
-            timer.cancel()
-        if seconds and self.force.policy.rules:
-            self._timers[None] = self._loop.call_later(seconds, self._due_now, None)
+        self._timers.drop(None)
+        if seconds and (self.force.policy.rules or self.memories.devices()):  # without rules: what is still parked
+            self._timers.within(seconds, None)
 
     def _due_now(self, device: DeviceId | None) -> None:
-        del self._timers[device]
         self.look(None if device is None else [device], stirred=True)
 
     def _ended(self, runner: asyncio.Task[None]) -> None:

@@ -11,13 +11,17 @@ from flavourd.flavour import DEFAULT, Flavours
 from flavourd.identity import Identities
 from flavourd.journal import Journal
 from flavourd.kin import Kin
-from flavourd.policy.language import PlacedRule, Policy
+from flavourd.policy.language import PlacedRule, Policy, Rule
 from flavourd.policy.match import Matcher
+from flavourd.record import Record
 from flavourd.request import Origin
 from flavourd.sysfs import entries
 from flavourd.traits import Seen
 from flavourd.verdict import keeps
 from flavourd.wishes import Wishes
+
+# In this folder stands where rules that only prefer have brought devices (see Wishes).
+BROUGHT = "brought"
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Eyes:
 
         others: rules for devices that have none of their own.
         """
-        journal, wishes = Journal(self.root), Wishes(self.root)
+        journal, wishes, noted = Journal(self.root), Wishes(self.root), Wishes(self.root, BROUGHT)
         records = {record.device: record for record in journal.records()}
         native = {device: (record.instance, record.original.driver) for device, record in records.items()}
         identities = Identities(self.root, self.flavours.proofs, native)
@@ -70,27 +74,20 @@ class Eyes:
             placed = own or (others or {}).get(device)
             if placed is None and seen.override != PARKED and not everything:
                 continue
-            record, wish = records.get(device), wishes.wish(device, seen.instance)
-            found.append(
-                Sighting(
-                    seen,
-                    placed,
-                    self.matcher.expected(own, seen.traits) if own else None,
-                    wish.flavour if wish else None,
-                    placed is not None
-                    and record is not None
-                    and (record.instance, record.flavour, record.unfinished)
-                    == (seen.instance, placed.rule.flavour, False)
-                    and record.origin in (Origin.POLICY, Origin.RECOVERY),
-                )
+            wish, before = wishes.wish(device, seen.instance), noted.wish(device, seen.instance)
+            applied = placed is not None and (
+                _is_of(records.get(device), seen, placed.rule)
+                or (before is not None and before.flavour == brought(placed.rule))
             )
+            unexpected = self.matcher.expected(own, seen.traits) if own else None
+            found.append(Sighting(seen, placed, unexpected, wish.flavour if wish else None, applied))
         return found
 
-    def all_sightings(self) -> list[Sighting]:
-        """Of all devices of the host for which there is a rule, whoever sleeps there."""
-        found = self.sightings(present(self.root, buses(self.flavours)))
+    def all_sightings(self, left_out: Collection[DeviceId] = ()) -> list[Sighting]:
+        """Of all devices of the host for which there is a rule, but those at which nobody can look now."""
+        found = self.sightings(each for each in present(self.root, buses(self.flavours)) if each not in left_out)
         others = adopted(found, Kin(self.root))
-        return [*found, *self.sightings(sorted(others), others)]
+        return [*found, *self.sightings(sorted(others.keys() - set(left_out)), others)]
 
     def kept(self, device: DeviceId) -> bool:
         """Whether the policy keeps a device that has just been made from its native driver."""
@@ -99,6 +96,20 @@ class Eyes:
             if seen and (placed := self.matcher.rule(seen.traits)):
                 return keeps(seen, placed, self.flavours, self.matcher.expected(placed, seen.traits))
         return False
+
+
+def brought(rule: Rule) -> str:
+    """Where the rule brings a device, in words."""
+    return rule.flavour if rule.vfs is None else f"{rule.flavour} with {rule.vfs} VFs"
+
+
+def _is_of(record: Record | None, seen: Seen, rule: Rule) -> bool:
+    """Whether the policy has brought the device into the rule's flavour."""
+    return (
+        record is not None
+        and (record.instance, record.flavour, record.unfinished) == (seen.instance, rule.flavour, False)
+        and record.origin in (Origin.POLICY, Origin.RECOVERY)
+    )
 
 
 def present(root: Path, buses: Collection[str]) -> list[DeviceId]:

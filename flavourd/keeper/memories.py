@@ -2,19 +2,23 @@
 """What is remembered of all devices under policy, and the verdict on each as it was last seen."""
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from flavourd.device import DeviceId
 from flavourd.flavour import DEFAULT, Flavours
 from flavourd.keeper import telling
-from flavourd.keeper.look import Sighting, present
+from flavourd.keeper.look import BROUGHT, Sighting, brought, present
 from flavourd.keeper.memory import Memory
-from flavourd.policy.language import DeviceNode
+from flavourd.policy.language import DeviceNode, Mode
+from flavourd.request import Origin
 from flavourd.traits import Seen
 from flavourd.verdict import Means, Verdict, judge
 from flavourd.verdict import Memory as Remembered
+from flavourd.wishes import Wish, Wishes
 
 
 class Memories:
@@ -22,6 +26,7 @@ class Memories:
 
     def __init__(self, root: Path, instance: Callable[[DeviceId], int], now: Callable[[], float]) -> None:
         self._root, self._instance, self._now = root, instance, now
+        self._brought = Wishes(root, BROUGHT)
         self._of: dict[DeviceId, Memory] = {}
         self._there: dict[str, frozenset[int]] = {}
         self.verdicts: dict[DeviceId, Verdict] = {}
@@ -50,9 +55,10 @@ class Memories:
         if memory is None or memory.instance != seen.instance:
             memory = self._of[seen.id] = Memory(seen.instance, self._was_there(seen))
             if sighting.applied and placed:
-                memory.done(placed.rule)
+                memory.follows(placed.rule)
         verdict = judge(seen, placed, self.remembered(sighting), flavours, sighting.unexpected)
         verdict = self._compared(verdict, sighting, memory)
+        self._note(seen, memory)
         self.verdicts[seen.id], self.seen[seen.id] = verdict, seen
         return verdict
 
@@ -69,6 +75,7 @@ class Memories:
             memory.begin_anew()
 
     def forget(self, device: DeviceId) -> None:
+        self._brought.drop(device)
         for everything in (self._of, self.verdicts, self.seen):
             everything.pop(device, None)
 
@@ -85,9 +92,10 @@ class Memories:
         return {
             device: node
             for device, verdict in sorted(self.verdicts.items())
-            if verdict.means not in (Means.NONE, Means.STOPPED)
+            if verdict.means in (Means.SATISFIED, Means.CHANGE, Means.CONTESTED)
             and verdict.placed
             and verdict.placed.rule.flavour != DEFAULT
+            and verdict.placed.rule.mode is not Mode.OBSERVE
             and (node := verdict.placed.rule.device_node)
         }
 
@@ -95,6 +103,16 @@ class Memories:
 
     def _was_there(self, seen: Seen) -> bool:
         return seen.instance in self._there.get(seen.id.bus, ())
+
+    def _note(self, seen: Seen, memory: Memory) -> None:
+        """What a rule only prefers is not applied again by a daemon that starts later."""
+        rule = memory.applied
+        if rule is None or rule.mode is not Mode.PREFER or memory.noted == rule:
+            return
+        with suppress(OSError):  # no room: then it is, at worst
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            self._brought.save(Wish(seen.id, seen.instance, brought(rule), since, Origin.POLICY))
+            memory.noted = rule
 
     def _compared(self, verdict: Verdict, sighting: Sighting, memory: Memory) -> Verdict:
         """With what it was when it was last looked at."""

@@ -22,7 +22,8 @@ _ECHO_SECONDS = 2.0
 class Memory:
     """instance: of the device (see Device). present: it was there when flavourd started. applied: the rule that it has
     once followed. followed: it still did when it was last looked at. drifting: it is to be mended, but not at once.
-    not_before: when it may be tried next. told: what was said last of it, so that it is not said again.
+    not_before: when it may be tried next. told: what was said last of it, so that it is not said again. noted: the
+    rule that stands on disk as applied.
     """
 
     instance: int
@@ -33,6 +34,7 @@ class Memory:
     contested: bool = False
     not_before: float = 0.0
     told: str | None = None
+    noted: Rule | None = None
     _drifts: list[float] = field(default_factory=list)
     _pause: float = 0.0
     _echo_until: float = 0.0

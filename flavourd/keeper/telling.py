@@ -13,12 +13,12 @@ from flavourd.verdict import Means, Verdict
 
 def drift(root: Path, seen: Seen, verdict: Verdict, count: int, *, contested: bool) -> None:
     """Somebody has changed it. count: how often, lately. contested: so often that it is left to him."""
-    sentence = f"somebody has changed {seen.id}, which {verdict.placed} is for: {_what_is_known(root, seen)}"
+    known = _what_is_known(root, seen)
+    sentence = f"somebody has changed {seen.id}, which {verdict.placed} is for: {known}; {verdict.sentence}"
     if contested:
         sentence += f"; that was {count} times within minutes, and it is left to him now"
         hint = f"let one of the two have the device; then flavourctl set {seen.id} FLAVOUR, or flavourctl reload"
     elif verdict.means is Means.LEFT:
-        sentence += "; it is left so, for the rule says `mode: prefer`"
         hint = ""
     else:
         sentence += "; it is brought back"

@@ -71,24 +71,30 @@ def _against(
     return None
 
 
+# Devices that come one after the other, as those behind a hot-plugged bridge do, come at once.
+_AT_ONCE_SECONDS = 60.0
+
+
 class Limits:
     """Rules that would change more devices at once than they may, and so change none."""
 
     def __init__(self) -> None:
         self._held: defaultdict[int, set[DeviceId]] = defaultdict(set)
         self._told: dict[int, frozenset[DeviceId]] = {}
+        self._let_through: defaultdict[int, dict[DeviceId, float]] = defaultdict(dict)
 
     def begin_anew(self) -> None:
-        """All devices are looked at again, or by other rules."""
+        """All devices are looked at again."""
         self._held.clear()
         self._told.clear()
 
     def within(
-        self, asked: Sequence[Sequence[Request]], verdicts: Mapping[DeviceId, Verdict]
+        self, asked: Sequence[Sequence[Request]], verdicts: Mapping[DeviceId, Verdict], now: float
     ) -> tuple[list[Sequence[Request]], list[Refused]]:
-        """Those that may be asked for, and what is news of the others.
+        """Those that may be asked for, and what is news of the others. now: in seconds.
 
-        Devices that were held back in an earlier pass count as well: a rule does not come by its devices one by one.
+        Devices that were held back in an earlier pass count as well, and those that were let through a moment ago: a
+        rule does not come by its devices one by one.
         """
         rules: dict[int, PlacedRule] = {}
         for device, verdict in verdicts.items():
@@ -100,7 +106,7 @@ class Limits:
                 self._held[placed.number].add(request.device)
         refused, over = [], set()
         for number, placed in rules.items():
-            most, would = placed.rule.max_changes, frozenset(self._held[number])
+            most, would = placed.rule.max_changes, frozenset(self._held[number] | self._lately(number, now))
             if most is None or len(would) <= most:
                 self._held.pop(number)
                 continue
@@ -109,11 +115,23 @@ class Limits:
                 self._told[number] = would
                 sentence = f"{placed} would change {len(would)} devices at once, more than its max-changes {most}"
                 names = listed(map(str, sorted(would)))
-                hint = f"these are {names}; none was touched: look at flavourctl policy diff, then raise max-changes"
+                hint = (
+                    f"these are {names}; no more are switched: look at flavourctl policy diff, then raise max-changes"
+                )
                 refused.append(Refused(placed, FlavourError(Code.MAX_CHANGES, sentence, hint)))
 
         def may(requests: Sequence[Request]) -> bool:
             placed = [verdicts[request.device].placed for request in requests]
             return not any(each and each.number in over for each in placed)
 
-        return [requests for requests in asked if may(requests)], refused
+        found = [requests for requests in asked if may(requests)]
+        for request in (request for requests in found for request in requests):
+            if placed := verdicts[request.device].placed:
+                self._let_through[placed.number][request.device] = now
+        return found, refused
+
+    def _lately(self, number: int, now: float) -> set[DeviceId]:
+        """What the rule was let change so shortly ago that it counts as at once."""
+        late = {d: at for d, at in self._let_through[number].items() if at > now - _AT_ONCE_SECONDS}
+        self._let_through[number] = late
+        return set(late)

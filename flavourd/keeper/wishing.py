@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Explicit requests that came true are remembered, and forgotten with the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,7 +37,11 @@ class Wishing:
     def drop(self, device: DeviceId) -> None:
         self._wishes.drop(device)
 
-    def forget_gone(self, device: DeviceId) -> None:
-        """If no device stands there any more."""
-        if not self._instance(device):
-            self._wishes.drop(device)
+    def forget_gone(self, devices: Iterable[DeviceId] | None = None) -> None:
+        """Those of these devices, or of all, that do not stand there any more: what came after them is not meant, and
+        while there is a wish, udev parks nothing at its address.
+        """
+        for device in self._wishes.devices() if devices is None else devices:
+            instance = self._instance(device)
+            if not instance or self._wishes.wish(device, instance) is None:
+                self._wishes.drop(device)

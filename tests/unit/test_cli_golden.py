@@ -177,6 +177,8 @@ _TRANSCRIPTS: Mapping[str, list[tuple[str, dict[str, Script]]]] = {
         ("policy diff", {"DiffPolicy": [reply(verdicts=host.VERDICTS[1:], loaded=False)]}),
         ("policy diff", {"DiffPolicy": [reply(verdicts=[], loaded=True)]}),
         ("policy diff --json=short", {"DiffPolicy": [reply(verdicts=[], loaded=True)]}),
+        ("policy diff", {"DiffPolicy": [reply(verdicts=host.VERDICTS[1:2], unseen=[host.CLAIMED["id"]], loaded=True)]}),
+        ("policy diff", {"DiffPolicy": [reply(verdicts=[], unseen=[host.CLAIMED["id"]], loaded=True)]}),
         ("policy diff", {"DiffPolicy": [host.REFUSED_POLICY]}),
     ],
     "reload": [
@@ -286,6 +288,7 @@ _TRANSCRIPTS_OF_FILES: Mapping[str, list[tuple[str, dict[str, str]]]] = {
         ("initramfs on", {"bin/update-initramfs": "exit 3"}),
         ("initramfs on", {}),
         ("initramfs off", {}),
+        ("initramfs off", {"bin/update-initramfs": "exit 0"}),
         ("initramfs off", {_MARK: "", "bin/update-initramfs": "exit 0"}),
         ("initramfs off --json=short", {_MARK: "", "bin/update-initramfs": "exit 0"}),
         ("initramfs on -H node7", {}),

@@ -260,6 +260,25 @@ def test_of_a_group_one_of_which_went_away_the_others_are_put_back_by_the_one_an
     run(test)
 
 
+@pytest.mark.parametrize("origin", [Origin.POLICY, Origin.PUT_BACK])
+def test_what_flavourd_had_begun_by_itself_is_put_back_and_nothing_else(tree: Tree, origin: Origin) -> None:
+    """The policy may be another one by now, and what nobody asked for must not count as somebody's wish."""
+    tree(pci(_ONE) | pci(_TWO, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree)
+        room.record(_ONE, unfinished=True)
+        for device in (_ONE, _TWO):
+            room.journal.begin([replace(ask(device, origin=origin), instance=room.instance(device))])
+        room.desk.recover()
+        await room.finished()
+        assert [(answer.request.device, answer.request.origin) for answer in room.answers] == [(_ONE, Origin.PUT_BACK)]
+        assert list(room.journal.records()) == []
+        assert room.begun() == []
+
+    run(test)
+
+
 def test_what_is_recovered_waits_for_the_worker_that_was_left_behind_no_longer_than_it_would_have(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:

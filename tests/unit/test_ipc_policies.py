@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from flavourd.errors import Code, FlavourError
+from flavourd.keeper.persisting import _put
+from flavourd.sysfs import Sysfs
 from flavourd.udevrules import UdevRules
 from flavourd.verdict import Means, Verdict
-from flavourd.wishes import Wishes
+from flavourd.wishes import Wish, Wishes
 
 from .conftest import Tree
 from .house import live
@@ -94,7 +97,7 @@ def test_the_difference_is_told_of_all_devices_that_a_rule_is_for_and_nothing_is
     root = host(tree)
 
     async def test(office: Office) -> None:
-        assert await office.told("DiffPolicy") == {"verdicts": [], "loaded": True}
+        assert await office.told("DiffPolicy") == {"verdicts": [], "unseen": [], "loaded": True}
         write(root, 'rules:\n  - {flavour: vfio, match: {address: "0000:0*"}}\n')
         told = await office.told("DiffPolicy")
         assert [(each["device"], each["means"]) for each in told["verdicts"]] == [
@@ -263,5 +266,100 @@ def test_what_cannot_be_written_down_is_told_with_what_was_done(tree: Tree) -> N
         assert "could not be written down" in told["message"]
         assert [outcome["kind"] for outcome in told["outcomes"]] == ["already"]
         assert list(Wishes(root).devices()) == [_HELD], "so it holds until the next boot"
+
+    keeping(root, test)
+
+
+def test_a_rule_that_says_more_and_keeps_the_device_there_is_not_put_out_of_force(tree: Tree) -> None:
+    root = host(tree)
+    write(root, rule(_HELD, more=', device-node: {group: "36"}'))
+
+    async def test(office: Office) -> None:
+        told = await office.told("Set", devices=[str(_HELD)], flavour="vfio", persist=True)
+        assert told["outcomes"][0]["notes"][-1] == f"{root}/{_FOLDER}/50-a.yaml:2 (mine) keeps it so"
+        assert files(root) == ["50-a.yaml"]
+        assert list(Wishes(root).devices()) == []
+
+    keeping(root, test)
+
+
+@pytest.mark.parametrize("more", [", mode: prefer", ", present: keep", ', expect: {vendor: "10de"}'])
+def test_one_that_does_not_always_keep_it_is_and_that_is_told(tree: Tree, more: str) -> None:
+    root = host(tree)
+    write(root, rule(_HELD, more=more))
+
+    async def test(office: Office) -> None:
+        told = await office.told("Set", devices=[str(_HELD)], flavour="vfio", persist=True)
+        assert "50-a.yaml:2 (mine) is not asked for it any more" in told["outcomes"][0]["notes"][-1]
+        assert files(root) == [f"10-persist-pci:{_HELD.name}.yaml", "50-a.yaml"]
+
+    keeping(root, test)
+
+
+@pytest.mark.parametrize("method", ["Set", "Reset"])
+def test_what_a_rule_that_comes_first_would_undo_holds_until_the_next_boot(tree: Tree, method: str) -> None:
+    root = host(tree)
+    device, first, asked = (_HELD, "default", {"flavour": "vfio"}) if method == "Set" else (_NATIVE, "vfio", {})
+    write(root, rule(device, first), "05-first.yaml")
+    Wishes(root).save(Wish(device, Sysfs(root).instance(device), asked.get("flavour", "default"), "", "varlink"))
+
+    async def test(office: Office) -> None:
+        told = await office.told(method, devices=[str(device)], persist=True, **asked)
+        assert "05-first.yaml:2 (mine) comes first" in told["outcomes"][0]["notes"][-1]
+        assert list(Wishes(root).devices()) == [device]
+        assert office.keeper.memories.verdicts[device].means is Means.LEFT
+
+    keeping(root, test)
+
+
+def test_no_file_is_written_that_the_policy_could_not_be_read_with(tree: Tree) -> None:
+    root = host(tree)
+
+    async def test(office: Office) -> None:
+        names = ["vfio_pci", "vfio_pci*", "@softdep"]
+        told = await office.told(
+            "Set", devices=[str(_HELD)], flavour="vfio", candidates=names, force=["table"], persist=True
+        )
+        text = (root / _FOLDER / files(root)[0]).read_text(encoding="utf-8")
+        assert text.count("force: true") == 1, told
+        assert (await office.told("Status"))["policy"]["rules"] == 1
+        with pytest.raises(FlavourError, match="vfoi"):
+            _put(root, _HELD, "rules: [{flavour: vfoi}]\n", office.desk.flavours)
+        assert (root / _FOLDER / files(root)[0]).read_text(encoding="utf-8") == text
+
+    keeping(root, test)
+
+
+def test_an_explicit_request_is_forgotten_only_when_the_new_policy_is_in_force(tree: Tree) -> None:
+    """Else the old one would take the device back meanwhile."""
+    root = host(tree)
+    write(root, rule(_NATIVE), f"10-persist-pci:{_NATIVE.name}.yaml")
+    Wishes(root).save(Wish(_NATIVE, Sysfs(root).instance(_NATIVE), "default", "", "varlink"))
+
+    async def test(office: Office) -> None:
+        force = office.keeper.force
+        read = force.read
+
+        async def slow() -> None:
+            office.keeper.look([_NATIVE])
+            await office.keeper.settled()
+            assert office.keeper.memories.verdicts[_NATIVE].means is Means.LEFT
+            await read()
+
+        force.read = slow  # type: ignore[method-assign]
+        told = await office.told("Reset", devices=[str(_NATIVE)], persist=True)
+        assert [outcome["kind"] for outcome in told["outcomes"]] == ["already"]
+        assert list(Wishes(root).devices()) == []
+
+        async def broken() -> None:
+            raise FlavourError(Code.STUCK, "it took too long")
+
+        write(root, rule(_NATIVE, more=", mode: observe"))
+        force.read = broken  # type: ignore[method-assign]
+        told = await office.told("Reset", devices=[str(_NATIVE)], persist=True)
+        assert (told["error"], told["code"]) == ("NotDone", "stuck")
+        assert "could not be read anew" in told["message"]
+        assert f"10-persist-pci:{_NATIVE.name}.yaml keeps it so" in told["message"]
+        assert list(Wishes(root).devices()) == [_NATIVE]
 
     keeping(root, test)

@@ -226,8 +226,11 @@ def test_a_request_is_found_with_the_very_word_that_was_asked(journal: Journal, 
 def words(**values: Any) -> bytes:
     """What was begun with _A alone, with other values."""
     common = {"device": {"bus": "pci", "name": _A.name}, "wanted": "vfio", "uuid": None, "asker": None}
+    origin = {"origin": "uevent"}
     lists: dict[str, list[str]] = {key: [] for key in ("candidates", "force", "forced", "deny", "guards")}
-    return json.dumps([{**common, **lists, "instance": 7, "begun": 12.5, "vfs": None, "rule": None, **values}]).encode()
+    return json.dumps(
+        [{**common, **lists, "instance": 7, "begun": 12.5, "vfs": None, "rule": None, **origin, **values}]
+    ).encode()
 
 
 def test_the_words_of_these_tests_are_those_that_are_written(journal: Journal, tmp_path: Path) -> None:
@@ -246,6 +249,7 @@ def test_the_words_of_these_tests_are_those_that_are_written(journal: Journal, t
         *(words(instance=float("inf")), words(instance=[]), words(begun=None), words(begun="x"), words(begun=10**400)),
         *(words(begun=float("nan")), words(begun=float("inf")), words(begun=-1), words(begun=1e20)),
         *(words(rule=5), words(vfs="8"), words(vfs=True), words(vfs=1.5), words(deny=None), words(forced=5)),
+        words(origin=[]),
         *(words(guards=[["no", "error"]]), words(guards=[["held", "no"]]), words(guards=["held"]), words(guards=None)),
     ],
     ids=lambda content: content[-40:],
@@ -379,19 +383,28 @@ def test_a_rule_of_the_policy_is_found_with_all_that_it_had_asked(journal: Journ
     )
     journal.begin([asked])
     ((found,),) = journal.unanswered()
-    assert found == replace(asked, origin=Origin.RECOVERY, begun=found.begun)
+    assert found == replace(asked, begun=found.begun)
+
+
+@pytest.mark.parametrize("origin", Origin)
+def test_what_somebody_had_asked_for_is_recovered_and_what_flavourd_does_by_itself_is_known_as_such(
+    journal: Journal, origin: Origin
+) -> None:
+    journal.begin([replace(request(_A), origin=origin)])
+    ((found,),) = journal.unanswered()
+    assert found.origin is (origin if origin in (Origin.POLICY, Origin.PUT_BACK) else Origin.RECOVERY)
 
 
 def test_what_an_older_version_had_begun_is_not_lost(journal: Journal, tmp_path: Path) -> None:
     (older,) = json.loads(words())
-    for name in ("forced", "deny", "guards", "vfs", "rule"):
+    for name in ("forced", "deny", "guards", "vfs", "rule", "origin"):
         del older[name]
     (tmp_path / _BEGUN_FILE).write_text(json.dumps([older]))
     assert list(journal.unanswered()) == [begun(_A, 7)]
 
 
 def test_what_a_newer_version_had_begun_is_not_lost(journal: Journal, tmp_path: Path) -> None:
-    (tmp_path / _BEGUN_FILE).write_bytes(words(more=[]))
+    (tmp_path / _BEGUN_FILE).write_bytes(words(more=[], origin="star"))
     assert list(journal.unanswered()) == [begun(_A, 7)]
 
 

@@ -81,9 +81,11 @@ def limited(most: int) -> PlacedRule:
     return PlacedRule(4, Rule("vfio", max_changes=most), "b.yaml", 1)
 
 
-def within(limits: Limits, of: dict[DeviceId, Verdict], *ready: DeviceId) -> tuple[list[list[DeviceId]], list[str]]:
+def within(
+    limits: Limits, of: dict[DeviceId, Verdict], *ready: DeviceId, now: float = 0.0
+) -> tuple[list[list[DeviceId]], list[str]]:
     asked, _ = transactions(of, ready, group)
-    found, refused = limits.within(asked, of)
+    found, refused = limits.within(asked, of, now)
     return devices(found), [each.error.code for each in refused]
 
 
@@ -92,9 +94,9 @@ def test_a_rule_that_would_change_more_than_it_may_changes_none() -> None:
     limits = Limits()
     assert within(limits, of, _A, _B, _C) == ([[_C]], [Code.MAX_CHANGES])
     asked, _ = transactions(of, [_A, _B], group)
-    assert limits.within(asked, of)[1] == [], "that is no news"
+    assert limits.within(asked, of, 0.0)[1] == [], "that is no news"
     limits.begin_anew()
-    (refused,) = limits.within(asked, of)[1]
+    (refused,) = limits.within(asked, of, 0.0)[1]
     assert "2 devices" in refused.error.sentence
     assert str(_A) in refused.error.hint
 
@@ -115,6 +117,20 @@ def test_what_was_held_back_does_not_come_through_one_by_one() -> None:
     assert within(limits, both, _A, _B)[0] == []
     limits.begin_anew()
     assert within(limits, one, _A)[0] == [[_A]]
+
+
+def test_who_comes_one_after_the_other_comes_at_once() -> None:
+    """As the devices behind a bridge do that is plugged in, or the VFs of a PF."""
+    limits = Limits()
+    one, other, third = (verdicts(a=(device, limited(2), Means.CHANGE)) for device in (_A, _B, _C))
+    assert within(limits, one, _A, now=0.0) == ([[_A]], [])
+    assert within(limits, one, _A, now=10.0) == ([[_A]], []), "again the same one"
+    assert within(limits, other, _B, now=20.0) == ([[_B]], [])
+    assert within(limits, third, _C, now=30.0) == ([], [Code.MAX_CHANGES])
+    limits.begin_anew()
+    assert within(limits, third, _C, now=40.0) == ([], [Code.MAX_CHANGES])
+    limits.begin_anew()
+    assert within(limits, third, _C, now=75.0) == ([[_C]], []), "the first one was a minute ago"
 
 
 def test_a_transaction_that_is_within_one_rule_and_beyond_another_is_not_made() -> None:

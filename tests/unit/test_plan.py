@@ -448,6 +448,19 @@ def in_use(*found: Finding, force: tuple[str, ...] = (), **severities: Severity)
     return caught.value
 
 
+@pytest.mark.parametrize(("guard", "told"), [(Guard.MOUNTED, True), (Guard.HELD, True), (Guard.GROUP, False)])
+def test_a_rule_that_is_refused_now_is_said_to_have_the_device_at_the_next_boot(guard: Guard, told: bool) -> None:
+    """Parked devices are used by nobody yet, so no guard finds anything then; but what a group is like it stays."""
+    asked = Request(_ID, "vfio", Origin.POLICY, rule="a.yaml:3")
+    planned = plan(asked, _DEVICE, _FLAVOURS, _INDEX, None)
+    found = Finding(guard, "it has found something", "free it")
+    with pytest.raises(FlavourError) as caught:
+        guarded(planned, [found], SEVERITIES | {guard: Severity.ERROR})
+    assert "change the rule (a.yaml:3)" in caught.value.hint
+    assert "--force" not in caught.value.hint, "a rule has no such option"
+    assert ("at the next boot" in caught.value.hint) == told
+
+
 def test_without_findings_a_plan_is_as_it_was() -> None:
     assert guard() == ask_for_nothing_else()
 

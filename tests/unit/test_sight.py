@@ -179,3 +179,32 @@ def test_so_many_look_at_once_and_who_has_to_have_an_answer_waits_for_none_of_th
         await asyncio.gather(*looks, late)
 
     run(test)
+
+
+def test_who_looks_at_many_and_falls_asleep_is_not_followed_by_others_without_end(gate: Gate) -> None:
+    async def test() -> None:
+        sight = Sight(())
+        for _ in range(_AT_ONCE):
+            assert (await error(sight.at_once(gate.wait, seconds=0.1))).code is Code.STUCK
+        refused = await error(sight.look_over(lambda: "seen"))
+        assert (refused.code, "sleep in the kernel" in refused.sentence) == (Code.STUCK, True)
+        assert await sight.look(lambda: "seen") == "seen", "what never waits for a device is looked at"
+        for _ in range(_AT_ONCE):
+            gate.let_on()
+        while sight._sleepers:
+            await asyncio.sleep(0.01)
+        assert await sight.look_over(lambda: "seen") == "seen"
+
+    run(test)
+
+
+def test_devices_at_which_nobody_can_look_are_known(gate: Gate) -> None:
+    async def test() -> None:
+        sight = Sight({_OTHER})
+        await error(sight.at_once(gate.wait, _ONE, seconds=0.1))
+        assert sight.asleep == {_ONE, _OTHER}
+        gate.let_on()
+        while sight.asleep != {_OTHER}:
+            await asyncio.sleep(0.01)
+
+    run(test)

@@ -79,6 +79,15 @@ def test_the_sentence_says_what_is_wrong() -> None:
     assert "in flavour vfio with driver vfio-pci" in verdict(_HELD, placed("default")).sentence
 
 
+def test_in_default_it_is_said_what_has_no_native_driver() -> None:
+    default = placed("default")
+    assert verdict(_NATIVE, default).sentence == "it is in flavour default as the rule says"
+    assert verdict(replace(_NATIVE, driver=None), default).sentence.endswith("; it has no driver")
+    stub = verdict(replace(_NATIVE, driver="pci-stub", override="pci-stub"), default)
+    assert stub.sentence.endswith("; its driver_override says pci-stub")
+    assert verdict(_HELD).sentence == "it is in flavour vfio as the rule says"
+
+
 @pytest.mark.parametrize(
     ("seen", "rule"),
     [
