@@ -55,7 +55,14 @@ def _switch(mark: Path, *, on: bool) -> str:
         sentence = "there are mistakes in the policy, so nothing was changed"
         raise Failure(Exit.NOT_DONE, sentence, "flavourctl policy check", "policy")
     _set(mark, on=on)
+    before = _built()
     _rebuild(command, mark)
+    # A tool that knows of no image does nothing, and says that all is well.
+    if _built() == before and (on or before is not None):
+        state, release = "is there" if on else "is removed", os.uname().release
+        sentence = f"{command[0]} has built no initramfs for the running kernel, {release}"
+        hint = f"{mark} {state}, so whatever builds it next will heed it, like: update-initramfs -c -k {release}"
+        raise Failure(Exit.NOT_DONE, sentence, hint)
     if not on:
         return "the policy is in no initramfs any more"
     left_out = "devices that the host uses now are left out, and told above"
@@ -100,6 +107,12 @@ def _image() -> Path | None:
     return next((path for name in _IMAGES if (path := here.ROOT / name.format(release)).exists()), None)
 
 
+def _built() -> int | None:
+    """When that was, in nanoseconds; None if there is none."""
+    image = _image()
+    return image.stat().st_mtime_ns if image else None
+
+
 def _newer() -> Iterator[Path]:
     """What was changed after the initramfs was built."""
     here.libraries()
@@ -116,7 +129,11 @@ def _lines(screen: Screen, mark: Path, image: Path | None, newer: list[Path]) ->
     if not mark.exists():
         yield "off: native drivers in the initramfs may take devices of the policy before flavourd does"
         return
-    yield f"on: {image or 'the initramfs'} keeps native drivers off the devices of the policy"
+    if not image:
+        yield f"on, but there is no initramfs of the running kernel, {os.uname().release}, that it could be in"
+        yield "  next: flavourctl initramfs on"
+        return
+    yield f"on: {image} keeps native drivers off the devices of the policy"
     if newer:
         yield f"  {screen.yellow('note:')} changed since it was built: {', '.join(map(str, newer))}"
         yield "  next: flavourctl initramfs on"

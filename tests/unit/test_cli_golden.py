@@ -254,6 +254,7 @@ rules:
 """
 _POLICY = {_NICS: _TWIN, _SITE: _REST}
 _IMAGE, _MARK = f"boot/initrd.img-{os.uname().release}", "etc/flavourd/initramfs"
+_BUILDS = f"cd $(dirname $0)/..; mkdir -p boot; echo > {_IMAGE}"
 
 # Transcript -> commands, each with the files of the host that it looks at.
 _TRANSCRIPTS_OF_FILES: Mapping[str, list[tuple[str, dict[str, str]]]] = {
@@ -283,13 +284,15 @@ _TRANSCRIPTS_OF_FILES: Mapping[str, list[tuple[str, dict[str, str]]]] = {
         ("initramfs status", {_MARK: "", _IMAGE: ""}),
         ("initramfs status", {_IMAGE: "", _NICS: _TWIN, _MARK: ""}),
         ("initramfs status --json=short", {_IMAGE: "", _NICS: _TWIN}),
-        ("initramfs on", {"bin/update-initramfs": "echo $0 $*"}),
-        ("initramfs on", {"bin/dracut": "echo $0 $*"}),
+        ("initramfs on", {"bin/update-initramfs": f"echo $0 $*; {_BUILDS}"}),
+        ("initramfs on", {"bin/dracut": f"echo $0 $*; {_BUILDS}"}),
+        ("initramfs on", {"bin/update-initramfs": "exit 0"}),
         ("initramfs on", {"bin/update-initramfs": "exit 3"}),
         ("initramfs on", {}),
         ("initramfs off", {}),
         ("initramfs off", {"bin/update-initramfs": "exit 0"}),
         ("initramfs off", {_MARK: "", "bin/update-initramfs": "exit 0"}),
+        ("initramfs off", {_MARK: "", _IMAGE: "", "bin/update-initramfs": "exit 0"}),
         ("initramfs off --json=short", {_MARK: "", "bin/update-initramfs": "exit 0"}),
         ("initramfs on -H node7", {}),
     ],

@@ -4,8 +4,9 @@
 import sys
 
 from .asking import PCI, answer, send, variant
-from .devices import E1000, E1000_TWIN, E1000E, VIRTIO_NET
+from .devices import E1000, E1000_TWIN, E1000E, E1000E_TWIN, VIRTIO_NET
 from .machine import Machine
+from .policy import until_driver
 
 
 def demo(vm: Machine) -> None:
@@ -42,10 +43,11 @@ def demo(vm: Machine) -> None:
     )
     stage.write("/etc/flavourd/policy.d/50-card.yaml", _POLICY)
     stage.type("flavourctl policy check")
-    stage.type(f"flavourctl policy match {E1000E[5:]}")
+    stage.type(f"flavourctl policy match {E1000E_TWIN[5:]}")
     stage.type("flavourctl policy diff; flavourctl reload")
-    vm.wait_for(f"flavourctl show {E1000E} | grep -q vfio-pci")
+    until_driver(vm, E1000E_TWIN, "vfio-pci")
     stage.type("flavourctl list --class ethernet")
+    stage.type(f"flavourctl reset {E1000E_TWIN[5:]}; flavourctl policy diff --all")
 
     stage.title("What cannot be done is told, and nothing is touched.")
     stage.type("flavourctl set 00:10.0 vfio")
@@ -59,7 +61,7 @@ def demo(vm: Machine) -> None:
 _POLICY = f"""\
 rules:
   - name: the card for virtual machines
-    match: {{address: "{E1000E}"}}
+    match: {{address: "{E1000E_TWIN}"}}
     expect: {{vendor: "8086", device: "10d3"}}
     flavour: vfio
 """
