@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from flavourd.cli.exits import Exit, Failure
-from flavourd.cli.names import Names
+from flavourd.cli.each import ask_each
 from flavourd.cli.table import columns
 from flavourd.cli.texts import on_disk_only, rule
 
@@ -19,17 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: Namespace, client: Client, screen: Screen) -> int:
-    names = Names(client)
-    for number, device in enumerate(names.ids(arguments.devices)):
-        try:
-            told = client.call("MatchPolicy", device=device)
-        except Failure as failure:
-            raise names.nearer(failure, [device]) from None
-        if arguments.json != "off":
-            screen.print_json(told, arguments.json)
-        else:
-            screen.print([*([""] if number else []), *_lines(screen, device, told)])
-    return Exit.OK
+    return ask_each(arguments, client, screen, "MatchPolicy", lambda device, told, _: _lines(screen, device, told))
 
 
 def _lines(screen: Screen, device: str, told: Json) -> Iterator[str]:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from flavourd.cli import groups, texts
-from flavourd.cli.exits import Exit, Failure
-from flavourd.cli.names import Names, short
+from flavourd.cli.each import ask_each
+from flavourd.cli.names import short
 from flavourd.cli.table import facts
 
 TYPE_CHECKING = False
@@ -15,21 +15,12 @@ if TYPE_CHECKING:
 
     from flavourd.cli.client import Client
     from flavourd.cli.exits import Json
+    from flavourd.cli.names import Names
     from flavourd.cli.screen import Screen
 
 
 def run(arguments: Namespace, client: Client, screen: Screen) -> int:
-    names = Names(client)
-    for number, device in enumerate(names.ids(arguments.devices)):
-        try:
-            known = client.call("Describe", device=device)
-        except Failure as failure:
-            raise names.nearer(failure, [device]) from None
-        if arguments.json != "off":
-            screen.print_json(known, arguments.json)
-        else:
-            screen.print([*([""] if number else []), *_lines(screen, known, names)])
-    return Exit.OK
+    return ask_each(arguments, client, screen, "Describe", lambda _, known, names: _lines(screen, known, names))
 
 
 def _lines(screen: Screen, known: Json, names: Names) -> Iterator[str]:
