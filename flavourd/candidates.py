@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flavourd.flavour import FlavourOnBus, check_kernel_name, clip
-from flavourd.module_index import ModuleIndex, module_name
+from flavourd.module_index import ModuleIndex, module_name, normal_alias
 from flavourd.outcome import Candidate, Skip, Source
 
 # Device tables have seven fields at most (PCI); what a pattern does not spell out, its trailing `*` leaves open.
@@ -38,7 +38,7 @@ def candidates(
     found: list[Candidate] = []
     skips: dict[str, Skip] = {}
     for module, pattern in _by_table(modalias, flavour, index):
-        if module == universal or any(module == c.module for c in found):
+        if any(module == c.module for c in found):
             continue
         if pattern:
             found.append(Candidate(module, Source.ALIAS, pattern))
@@ -96,7 +96,7 @@ def is_pattern(item: str) -> bool:
 
 def fits(module: str, item: str) -> bool:
     """Whether a module is the one that is named, or one of those that a pattern stands for."""
-    return fnmatch.fnmatchcase(module_name(module), _normal(item))
+    return fnmatch.fnmatchcase(module_name(module), normal_alias(item))
 
 
 def chosen(
@@ -162,7 +162,7 @@ def _of_pattern(
     reasons = [skip for skip in skips if fits(skip.module, pattern)]
     known = {c.module for c in found} | {skip.module for skip in skips} | {module_name(flavour.universal.module)}
     known |= index.libraries.get(flavour.universal.module, frozenset())
-    whole = re.compile(fnmatch.translate(_normal(pattern)))
+    whole = re.compile(fnmatch.translate(normal_alias(pattern)))
     tableless = sorted(
         module
         for module in index.table_prefixes
@@ -194,17 +194,17 @@ def _why_not(module: str, bus: str, flavour: FlavourOnBus, index: ModuleIndex) -
 
 def _by_table(modalias: str | None, flavour: FlavourOnBus, index: ModuleIndex) -> Iterator[tuple[str, str]]:
     """(module, closest matching pattern) by closeness, ties in the order of the tables; then (module, "") for those
-    that do not match.
+    that do not match. The universal module is none of them.
     """
-    if modalias is None or flavour.alias_prefix is None:
+    if modalias is None or (table := index.tables.get(flavour.alias_prefix or "")) is None:
         return
-    own = _normal(f"{flavour.alias_prefix}:{modalias.partition(':')[2]}")
-    aliases = [alias for alias in index.aliases if alias.pattern.startswith(f"{flavour.alias_prefix}:")]
-    matches = [alias for alias in aliases if fnmatch.fnmatchcase(own, _normal(alias.pattern))]
+    universal = module_name(flavour.universal.module)
+    own = normal_alias(f"{flavour.alias_prefix}:{modalias.partition(':')[2]}")
+    matches = table.matching(own, other_than=universal)
     for alias in sorted(matches, key=lambda alias: specificity(alias.pattern)):
         yield alias.module, alias.pattern
-    matching = {alias.module for alias in matches}
-    for module in dict.fromkeys(alias.module for alias in aliases):
+    matching = {universal, *(alias.module for alias in matches)}
+    for module in table.modules:
         if module not in matching:
             yield module, ""
 
@@ -219,8 +219,3 @@ def specificity(pattern: str) -> tuple[bool, ...]:
     # In a pattern that ends early (`v00008086d000010D3*`) the star belongs to what follows, not to the last field.
     open_fields = [value.strip("*") == "" or "?" in value or "[" in value for value in fields]
     return tuple(open_fields + [True] * (_FIELDS - len(open_fields)))
-
-
-def _normal(alias: str) -> str:
-    """kmod takes `-` and `_` in aliases as the same, except inside brackets (alias_normalize())."""
-    return re.sub(r"\[[^]]*\]|-", lambda found: "_" if found[0] == "-" else found[0], alias)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Where all requests come together, whoever made them: taken on, carried out in their turn, told, and remembered."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +13,7 @@ from flavourd import logs
 from flavourd.aftercare import Aftercare
 from flavourd.answer import Rules, answer
 from flavourd.device import DeviceId
+from flavourd.errnos import errno_of
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT, Flavours
 from flavourd.host import Host
@@ -27,11 +29,14 @@ from flavourd.stuck import Stuck
 from flavourd.together import TellOf
 from flavourd.turns import Turns
 from flavourd.usage.procfs import Procfs
+from flavourd.waiters import Waiters
 
 # The time in which a new worker surely finds the old one's lock and tells whom it waits for.
 _SUCCESSOR_SECONDS = 2.0
 # An answer is due: what cannot be found out until then is left out.
 _INQUIRY_SECONDS = 5.0
+_RETRY_SECONDS = 1.0
+_GONE = FlavourError(Code.WITHDRAWN, "who asked has gone", "ask again if you still want it")
 
 
 class Desk:
@@ -56,11 +61,34 @@ class Desk:
         self.kept: Callable[[DeviceId], bool] | None = None
         self.sight = Sight(self.turns.stuck)
         self._aftercare = Aftercare(self._half_done, self._put_back)
+        self._waiters = Waiters(root, lambda trouble: logs.tell_trouble(trouble, logs.WARNING))
+        self._tickets: set[int] = set()  # of those who have no answer yet
+        self._retry: asyncio.TimerHandle | None = None
         self.flavours, self.settings, self.changers = self._configuration()
 
     def reload(self) -> None:
         """FlavourError(CONFIG) if the configuration is wrong; what was read before goes on to be used then."""
-        self.flavours, self.settings, self.changers = self._configuration()
+        flavours, settings, changers = self._configuration()
+        settings.attributes.access()  # for another process, but it is here that somebody hears whether it is right
+        self.flavours, self.settings, self.changers = flavours, settings, changers
+        self.listen()
+
+    def listen(self, *, missed: bool = False) -> None:
+        """Answer the writers of `driver_flavour`, if the kernel module is there, and tell it of our flavours. missed:
+        some of their requests may have been, and nobody knows whose: all are sent away, to ask again, but those whose
+        turn has come.
+        """
+        self._waiters.listen()
+        self._waiters.tell(self.flavours)
+        if missed:
+            self._waiters.dismiss()
+        if self._waiters.kept_out and not self._retry and not self._finishing:
+            # As by a worker of a daemon that died, which has the node for a moment after its fork.
+            self._retry = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._listen_again)
+
+    def _listen_again(self) -> None:
+        self._retry = None
+        self.listen()
 
     def rules(self) -> Rules:
         return Rules(self.flavours, self.index(), self.settings.severities(), self.kept)
@@ -77,13 +105,40 @@ class Desk:
 
     # --- requests
 
-    def take_on(self, requests: Iterable[Request]) -> None:
-        """What udev brought, unless it has been taken on before."""
+    def take_on(self, requests: Iterable[Request], *, from_before: bool = False) -> None:
+        """What udev brought, unless it has been taken on before. from_before: that was found while nobody listened, so
+        that whoever waited for one of them has been sent away.
+        """
         for request in requests:
+            if self._finishing and request.ticket is None:  # udev brings it again at the next start
+                continue
             last = self._taken.get(request.device)
             if request.seqnum > (self.host.journal.taken(request.device) if last is None else last):
                 self._taken[request.device] = request.seqnum
-                self._queue([request])
+                self._take(request, from_before)
+            elif self._waits_unheard(request):
+                self._take(replace(request, seqnum=0), from_before)  # what came before it stays taken
+
+    def _take(self, request: Request, from_before: bool) -> None:
+        if request.ticket is None:
+            self._queue([request])
+        elif from_before:
+            self._tell([refused(request, _GONE)], False)
+        elif self._finishing:
+            self._tell([_stopping(request)], False)
+        else:
+            self._tickets.add(request.ticket)
+            self._queue([request])
+
+    def _waits_unheard(self, request: Request) -> bool:
+        """Whether somebody waits for a request that does not seem to be new. Two events of one device can come in the
+        wrong order: the kernel numbers them before it sends them, each on its own (since Linux 6.11,
+        lib/kobject_uevent.c:kobject_uevent_env()).
+        """
+        ticket = request.ticket
+        if ticket is None or ticket in self._tickets or not self._waiters.heard:
+            return False
+        return self._waiters.begin(ticket)
 
     def ask(self, requests: Sequence[Request]) -> None:
         """Take on what somebody asks by the control socket, to be carried out together."""
@@ -149,10 +204,22 @@ class Desk:
     async def finish(self) -> None:
         """Take no more turns, and wait for those that are begun."""
         self._finishing = True
+        if self._retry:
+            self._retry.cancel()
         dropped = self.turns.drop_waiting()
-        # udev brings its requests again at the next start, and what was recovered is still written down.
-        self._publish([_stopping(request) for request in dropped if request.origin is Origin.VARLINK])
+        # udev brings its requests again at the next start, but for those that a writer's has displaced there; and what
+        # was recovered is still written down. But whoever waits for his answer has it now.
+        waiting = [each for each in dropped if each.asker and each.origin is not Origin.RECOVERY]
+        writers = sorted((each for each in dropped if each.ticket is not None), key=lambda each: each.seqnum)
+        last = {each.device: each.seqnum for each in writers}
+        waiting += [each for each in dropped if each.ticket is None and 0 < each.seqnum < last.get(each.device, 0)]
+        waiting += writers
+        self._publish(list(map(_stopping, waiting)))
+        for request in waiting:
+            with suppress(OSError):  # at worst the next one tells again that nobody waits
+                self.host.journal.take(request)
         await self.turns.all_answered()
+        self._waiters.close()
 
     # ---
 
@@ -160,8 +227,14 @@ class Desk:
         settings = read_settings(self._root)
         return read_flavours(self._root), settings, settings.changers()
 
-    def _begin(self, requests: Sequence[Request], keys: frozenset[str]) -> Callable[[TellOf], list[Outcome]]:
-        """The work for requests whose turn has come. If this daemon dies before the answer, the next one goes on."""
+    def _begin(
+        self, requests: Sequence[Request], keys: frozenset[str]
+    ) -> Callable[[TellOf], list[Outcome]] | FlavourError:
+        """The work for requests whose turn has come, if somebody still waits for it. If this daemon dies before the
+        answer, the next one goes on.
+        """
+        if any(each.ticket is not None and not self._waiters.begin(each.ticket) for each in requests):
+            return _GONE
         self.host.journal.begin(requests)
         late = (requests[0].begun or since_boot()) + self.turns.deadline
         drop = self.settings.stuck.then is Then.DROP
@@ -174,15 +247,13 @@ class Desk:
     async def _inquire(self, request: Request, worker: int, step: Step) -> Stuck:
         seconds = since_boot() - request.begun if request.begun else self.turns.deadline
         since = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
-        found = Stuck(request, step.pid or worker, since, step.text)
-        usage, procfs = self.host.usage, Procfs(self._root)
+        pid, usage = step.pid or worker, self.host.usage
+        found = Stuck(request, pid, since, step.text, Procfs(self._root).wchan(pid))
         try:
-            return await self.sight.at_once(
-                lambda: replace(found, wchan=procfs.wchan(found.pid), holders=usage.holders(request.device)),
-                seconds=_INQUIRY_SECONDS,
-            )
+            holders = await self.sight.at_once(lambda: usage.holders(request.device), seconds=_INQUIRY_SECONDS)
         except FlavourError:  # what we know is told all the same
             return found
+        return replace(found, holders=holders)
 
     def _tell(self, outcomes: Sequence[Outcome], begun: bool) -> None:
         """Of requests that were taken on together. begun: they had their turn."""
@@ -218,6 +289,9 @@ class Desk:
             self.counts[outcome.kind] += 1
             logs.tell(outcome)
             self._answered(outcome)
+            if outcome.request.ticket is not None:
+                self._tickets.discard(outcome.request.ticket)
+                self._waiters.answer(outcome.request.ticket, errno_of(outcome.kind, outcome.code))
 
 
 def _stopping(request: Request) -> Outcome:

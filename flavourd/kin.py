@@ -5,6 +5,7 @@ driver that wants them one by one.
 Only links are read, which no driver can hold up: the daemon itself looks here.
 """
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from flavourd.sysfs import device_id, entries, link_name
 
 class Kin:
     def __init__(self, root: Path = Path("/")) -> None:
-        self._buses = root / "sys/bus"
+        self._buses = str(root / "sys/bus")
 
     def keys(self, device: DeviceId, serial_drivers: Collection[str] = ()) -> frozenset[str]:
         """What a device has in common with others, in words: whoever shares a key takes turns.
@@ -23,25 +24,25 @@ class Kin:
         """
         place = self._place(device)
         found = {str(device)}
-        if group := link_name(place / "iommu_group"):
+        if group := link_name(f"{place}/iommu_group"):
             found.add(f"IOMMU group {group}")
-        if pf := device_id(place / "physfn"):
+        if pf := device_id(f"{place}/physfn"):
             found.add(f"PF {pf}")
-        elif (place / "sriov_totalvfs").exists():
+        elif os.path.exists(f"{place}/sriov_totalvfs"):
             found.add(f"PF {device}")
-        if (driver := link_name(place / "driver")) in serial_drivers:
+        if (driver := link_name(f"{place}/driver")) in serial_drivers:
             found.add(f"driver {driver}")
         return frozenset(found)
 
     def group(self, device: DeviceId) -> tuple[DeviceId, ...]:
         """The endpoints in the device's IOMMU group, by name: bridges stay with the host. Itself, if it has none."""
-        members = self._place(device) / "iommu_group/devices"
+        members = f"{self._place(device)}/iommu_group/devices"
         found = (
-            device_id(members / name)
+            device_id(f"{members}/{name}")
             for name in entries(members)
-            if not (members / name / "secondary_bus_number").exists()
+            if not os.path.exists(f"{members}/{name}/secondary_bus_number")
         )
         return tuple(sorted(filter(None, found))) or (device,)
 
-    def _place(self, device: DeviceId) -> Path:
-        return self._buses / device.bus / "devices" / device.name
+    def _place(self, device: DeviceId) -> str:
+        return f"{self._buses}/{device.bus}/devices/{device.name}"

@@ -5,6 +5,9 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
+
+_WILDCARD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,26 @@ class Alias:
     module: str
 
 
+class AliasTable:
+    """The lines of one prefix, which are found by what they begin with: nearly all name vendor and device before their
+    first wildcard, so that few are compared with a device, however many there are.
+    """
+
+    def __init__(self, aliases: Iterable[Alias]) -> None:
+        heads: dict[str, list[tuple[int, str, Alias]]] = {}
+        for number, alias in enumerate(aliases):
+            pattern = normal_alias(alias.pattern)
+            heads.setdefault(_WILDCARD.split(pattern, 1)[0], []).append((number, pattern, alias))
+        self._heads, self._lengths = heads, sorted(set(map(len, heads)))
+        self.modules = tuple(dict.fromkeys(alias.module for _, _, alias in sorted(chain(*heads.values()))))
+
+    def matching(self, own: str, other_than: str) -> list[Alias]:
+        """In the order of the lines. own: a device's alias, normalised. other_than: a module that is not asked for."""
+        lines = chain.from_iterable(self._heads.get(own[:length], ()) for length in self._lengths)
+        found = [line for line in lines if line[2].module != other_than and fnmatch.fnmatchcase(own, line[1])]
+        return [alias for _, _, alias in sorted(found)]
+
+
 @dataclass(frozen=True)
 class ModuleIndex:
     """What the module tables say about the flavours.
@@ -27,6 +50,7 @@ class ModuleIndex:
     builtin: those that are built into the kernel; before Linux 6.18 their tables cannot be read.
     libraries: for each universal module the modules that it cannot do without; they have no drivers of their own.
     warnings: sources that could not be read; what they would have said is missing here.
+    tables: the aliases of each prefix.
     """
 
     aliases: tuple[Alias, ...] = ()
@@ -37,6 +61,13 @@ class ModuleIndex:
     libraries: Mapping[str, frozenset[str]] = field(default_factory=dict)
     noiommu: bool = False
     warnings: tuple[str, ...] = ()
+    tables: Mapping[str, AliasTable] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_prefix: dict[str, list[Alias]] = {}
+        for alias in self.aliases:
+            by_prefix.setdefault(_prefix(alias.pattern), []).append(alias)
+        object.__setattr__(self, "tables", {prefix: AliasTable(some) for prefix, some in by_prefix.items()})
 
 
 @dataclass(frozen=True)
@@ -57,6 +88,11 @@ class Tables:
 def module_name(text: str) -> str:
     """kmod and the kernel take `-` and `_` in module names as the same."""
     return text.replace("-", "_")
+
+
+def normal_alias(text: str) -> str:
+    """kmod takes `-` and `_` in aliases as the same, except inside brackets (libkmod, alias_normalize())."""
+    return re.sub(r"\[[^]]*\]|-", lambda found: "_" if found[0] == "-" else found[0], text)
 
 
 def module_index(tables: Tables, prefixes: frozenset[str], universals: frozenset[str]) -> ModuleIndex:

@@ -11,7 +11,7 @@ from flavourd.use import Guard, Severity
 class Origin(StrEnum):
     """Where a request came from; those that udev brings also stand in udev/90-flavourd.rules."""
 
-    ATTRIBUTE = "attribute"  # driver_flavour of the kernel module: DRIVER_FLAVOUR=
+    ATTRIBUTE = "attribute"  # a file driver_flavour: the kernel module's, DRIVER_FLAVOUR=, or that below /run/flavourd
     UEVENT = "uevent"  # a synthetic uevent: SYNTH_ARG_FLAVOUR=
     MODALIAS = "modalias"  # a modalias with a flavour's prefix
     RULE = "rule"  # an admin's own udev rule: ENV{FLAVOUR}=
@@ -40,9 +40,9 @@ class Request:
     settings say. beside: other devices that are asked for in the same breath, and told of by outcomes of their own.
 
     vfs: how many VFs the device, a PF, shall have, too. rule: of the policy, that asks for it (its place). asker: who
-    is at the other end of the control socket. instance: of the device that is meant (see Device), 0 if it is not
-    known; what stands at its address later is another one. begun:
-    when a daemon before this one began it, in seconds since boot.
+    is at the other end of the control socket, or for whom that one asks. instance: of the device that is meant (see
+    Device), 0 if it is not known; what stands at its address later is another one. begun: when a daemon before this one
+    began it, in seconds since boot. ticket: by which the kernel module knows the writer who waits for the answer.
     """
 
     device: DeviceId
@@ -61,6 +61,7 @@ class Request:
     guards: tuple[tuple[Guard, Severity], ...] = ()
     vfs: int | None = None
     rule: str | None = None
+    ticket: int | None = None
 
     def __str__(self) -> str:
         return f"{self.device} -> {self.wanted} ({self.origin})"

@@ -2,11 +2,9 @@
 """The daemon's life: start, hear uevents and callers, reload, stop."""
 
 import asyncio
-import os
 import signal
 import socket
 import traceback
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from flavourd.keeper.keeper import Keeper
 from flavourd.outcome import Outcome
 from flavourd.request import Request
 from flavourd.step import Step
+from flavourd.supervisor import notify, watchdog
 from flavourd.survey import Survey
 from flavourd.udevdb import UdevDatabase
 from flavourd.uevents import Uevents
@@ -52,34 +51,38 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        watchdog = asyncio.create_task(_watchdog())
+        alive = asyncio.create_task(watchdog())
         desk = self._desk
         for trouble in desk.host.journal.prepare():
             logs.tell_trouble(trouble, logs.WARNING)
         uevents = Uevents(UdevDatabase(self._root))
         loop.add_reader(uevents.fileno(), self._on_uevents, uevents)
+        found = list(uevents.all())
+        desk.listen()
         desk.recover()
-        desk.take_on(uevents.all())
+        desk.take_on(found, from_before=True)
         door = self._open_door()
         # Ready means: what was asked before is answered, and what the policy wants is done, so that a VM manager which
         # starts after us finds its devices in place.
         await self._first(self._begun())
         if not self._stop.is_set():
             self._ready = True
-            _notify("READY=1")
+            notify("READY=1")
             self._tell_status()
         await self._stop.wait()
-        _notify("STOPPING=1\nSTATUS=Finishing what is begun")
-        loop.remove_reader(uevents.fileno())
+        notify("STOPPING=1\nSTATUS=Finishing what is begun")
+        # Who writes to `driver_flavour` now is told so at once.
+        loop.add_reader(uevents.fileno(), self._on_late_uevents, uevents)
         if door:
             door.close()
         self._keeper.stop()
         if not self._failed:
             await desk.finish()
+            loop.remove_reader(uevents.fileno())
             self._feed.end()
             if door:
                 await door.settled()
-        watchdog.cancel()
+        alive.cancel()
         loop.set_exception_handler(
             lambda _loop, _context: None
         )  # what is cut off now, a caller who does not read, is no fault
@@ -132,6 +135,8 @@ class Service:
 
     def _on_uevents(self, uevents: Uevents) -> None:
         heard = uevents.drain()
+        if heard.module or heard.lost:
+            self._desk.listen(missed=heard.lost)
         self._desk.forget(heard.removed)
         self._desk.take_on(heard.requests)
         self._keeper.heard(heard.changed, heard.removed)
@@ -144,19 +149,25 @@ class Service:
             self._desk.take_on(uevents.all())
             self._keeper.look()
 
+    def _on_late_uevents(self, uevents: Uevents) -> None:
+        heard = uevents.drain()
+        if heard.lost:
+            self._desk.listen(missed=True)
+        self._desk.take_on(heard.requests)
+
     def _reload(self) -> None:
         self._reloading = asyncio.create_task(self._read_anew())
 
     async def _read_anew(self) -> None:
         if self._ready:
-            _notify("RELOADING=1")
+            notify("RELOADING=1")
         try:
             self._desk.reload()
             await self._keeper.reload()
         except FlavourError as error:  # what runs goes on running
             logs.tell_trouble(error)
         if self._ready:
-            _notify("READY=1")
+            notify("READY=1")
         self._tell_status()
 
     # --- what goes out
@@ -182,7 +193,7 @@ class Service:
         policy = f"; policy: {rules} rules{f', {contested} contested' if contested else ''}" if rules else ""
         policy += "; the policy on disk cannot be used" if self._keeper.force.error else ""
         work = f"{desk.turns.open} in work, {len(desk.turns.stuck)} stuck"
-        _notify(f"STATUS={work}; so far {counts or 'no requests'}{policy}")
+        notify(f"STATUS={work}; so far {counts or 'no requests'}{policy}")
 
     def _on_unforeseen(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """State is on disk: a fresh start is the one answer that is right for every unforeseen error."""
@@ -197,16 +208,3 @@ def control_socket() -> socket.socket | None:
     """The socket that systemd has passed (sd_listen_fds(3)); only the first who asks gets it."""
     passed = daemon.listen_fds(unset_environment=True)
     return socket.socket(fileno=passed[0]) if passed else None
-
-
-def _notify(state: str) -> None:
-    with suppress(OSError):  # a service manager that does not listen must not stop us
-        daemon.notify(state)
-
-
-async def _watchdog() -> None:
-    """Tell systemd that the loop turns (sd_watchdog_enabled(3))."""
-    microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
-    while microseconds:
-        _notify("WATCHDOG=1")
-        await asyncio.sleep(microseconds / 2_000_000)

@@ -35,13 +35,15 @@ class _Turn:
         self.devices = frozenset(request.device for request in requests)
         self.step: tuple[Request, Step] = (self.requests[0], Step(What.WAITING, "waiting for its turn"))
         self.dropped = False
+        self.refused: FlavourError | None = None
         self.stuck: Stuck | None = None
 
 
 class Turns:
-    """begin: called when the turn of requests has come, gives the work for their worker. answered: gets the outcomes of
-    requests that were taken on together, and whether they were begun. told: gets every step on the way to them.
-    inquire: finds out about a request whose worker (its pid, and the step it is at) is stuck.
+    """begin: called when the turn of requests has come, gives the work for their worker, or why they are not to be
+    begun. answered: gets the outcomes of requests that were taken on together, and whether they were begun. told: gets
+    every step on the way to them. inquire: finds out about a request whose worker (its pid, and the step it is at) is
+    stuck.
 
     `deadline`: seconds. `open` counts the requests without an answer, `waiting` those whose turn has not come; `stuck`
     holds the devices whose worker is past the deadline; `steps` has the last step of each device that is not done with.
@@ -49,7 +51,7 @@ class Turns:
 
     def __init__(
         self,
-        begin: Callable[[Sequence[Request], frozenset[str]], Callable[[TellOf], list[Outcome]]],
+        begin: Callable[[Sequence[Request], frozenset[str]], Callable[[TellOf], list[Outcome]] | FlavourError],
         answered: Callable[[Sequence[Outcome], bool], None],
         told: Callable[[Request, Step], None],
         inquire: Callable[[Request, int, Step], Awaitable[Stuck]],
@@ -191,6 +193,8 @@ class Turns:
             del self._holders[key]
         if not turn.dropped:
             self._done(turn)
+        if turn.refused:
+            self._answer([refused(request, turn.refused) for request in turn.requests], begun=False)
         if worker:
             self._answer(_outcomes(turn, worker))  # may take on a request that goes before all others
         self._advance(self._next(turn))
@@ -205,6 +209,9 @@ class Turns:
 
         try:
             work = self._begin(turn.requests, turn.keys)
+            if isinstance(work, FlavourError):
+                turn.refused = work
+                return None
             for number in reversed(range(len(turn.requests))):
                 told((number, Step(What.BEGUN, "reading the device")))
             return Worker(lambda send: work(lambda number, step: send((number, step))), told)

@@ -5,6 +5,8 @@ Only tagged events pass the filter in the kernel, so unrelated ones never wake t
 the policy tag all devices that it may be for. Tags stay with a device, so its later events do come; and the rules keep
 an open request in udev's database. Hence one rule for live events, at start and after an overflow: a request counts if
 its SEQNUM is newer than the last one taken for that device.
+
+The device node of the kernel module is tagged too, so that we hear when the module is loaded.
 """
 
 import errno
@@ -22,18 +24,21 @@ from flavourd.udevdb import UdevDatabase
 TAG = "flavourd"
 # The rest cannot come from udev, whoever sends the event.
 _ORIGINS = {Origin.ATTRIBUTE, Origin.UEVENT, Origin.MODALIAS, Origin.RULE}
+_MODULE = DeviceId("misc", "driver_flavour")
+_LARGEST = 2**64 - 1
 
 
 @dataclass(frozen=True)
 class Heard:
     """changed: devices with what has happened to them (add, bind, unbind, change, …), where that is no new request.
-    lost: events were, so that `all()` must be asked.
+    lost: events were, so that `all()` must be asked. module: the kernel module driver_flavour has come.
     """
 
     requests: tuple[Request, ...]
     removed: tuple[DeviceId, ...]
     lost: bool
     changed: tuple[tuple[DeviceId, str], ...] = ()
+    module: bool = False
 
 
 class Uevents:
@@ -55,7 +60,7 @@ class Uevents:
         found: list[Request] = []
         removed: list[DeviceId] = []
         changed: list[tuple[DeviceId, str]] = []
-        lost = False
+        lost = module = False
         while True:
             try:
                 device = self._monitor.poll(timeout=0)
@@ -66,11 +71,14 @@ class Uevents:
                 lost = True
                 continue
             if device is None:
-                return Heard(tuple(found), tuple(removed), lost, tuple(changed))
+                return Heard(tuple(found), tuple(removed), lost, tuple(changed), module)
             if not device.subsystem:
                 continue
             # The path's last part, for libudev's sys_name turns `!` into `/`.
             id_ = DeviceId(device.subsystem, device.device_path.rpartition("/")[2])
+            if id_ == _MODULE:
+                module |= device.action != "remove"
+                continue
             read = _reader(device)
             if device.action == "remove":
                 removed.append(id_)
@@ -90,10 +98,19 @@ class Uevents:
 
 def _request(device: DeviceId, read: Callable[[str], str]) -> Request | None:
     """What the rules have marked on a device or event; None if nothing."""
-    origin, seqnum = read("FLAVOUR_ORIGIN"), read("FLAVOUR_SEQNUM")
-    if origin not in _ORIGINS or not seqnum.isascii() or not seqnum.isdecimal():
+    origin, seqnum = read("FLAVOUR_ORIGIN"), _number(read("FLAVOUR_SEQNUM"))
+    if origin not in _ORIGINS or seqnum is None:
         return None
-    return Request(device, read("FLAVOUR_REQUEST"), Origin(origin), read("FLAVOUR_UUID") or None, int(seqnum))
+    uuid, ticket = read("FLAVOUR_UUID") or None, _number(read("FLAVOUR_TICKET"))
+    return Request(device, read("FLAVOUR_REQUEST"), Origin(origin), uuid, seqnum, ticket=ticket)
+
+
+def _number(text: str) -> int | None:
+    """None for what no kernel counts: anybody with root may send anything."""
+    if not text.isascii() or not text.isdecimal() or len(text) > len(str(_LARGEST)):
+        return None
+    number = int(text)
+    return number if 0 < number <= _LARGEST else None
 
 
 def _reader(device: pyudev.Device) -> Callable[[str], str]:

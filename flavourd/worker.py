@@ -30,7 +30,7 @@ class WorkerDied(Exception):
 
 class Worker(Generic[T]):
     """`work` in a process of its own. What it tells on the way goes to `told`. `done` is its result, or WorkerDied; it
-    stays pending for as long as the kernel holds the process.
+    stays pending for as long as the kernel holds the process at its work, but not while that is taken apart.
 
     Must be made in a single-threaded process with a running event loop.
     """
@@ -42,7 +42,6 @@ class Worker(Generic[T]):
         self.done: asyncio.Future[T] = self._loop.create_future()
         self._told = told
         self._came = bytearray()
-        self._last: tuple[int, Any] = (_FAILED, None)
         self._pipe, write_end = os.pipe()
         try:
             self.pid = os.fork()
@@ -68,22 +67,21 @@ class Worker(Generic[T]):
         for kind, what in _messages(self._came):
             if kind == _TOLD:
                 self._told(what)
+            elif self.done.done():  # cancelled
+                pass
+            elif kind == _FAILED:
+                self.done.set_exception(WorkerDied(what))
             else:
-                self._last = kind, what
+                self.done.set_result(what)
 
     def _ended(self) -> None:
         """The pipe's other end is closed: the child is gone, or is going without another thing to wait for."""
         self._loop.remove_reader(self._pipe)
         os.close(self._pipe)
         _, status = os.waitpid(self.pid, 0)
-        if self.done.cancelled():
-            return
-        kind, what = self._last
-        if kind == _FAILED:
+        if not self.done.done():
             died = f"the worker ended with status {os.waitstatus_to_exitcode(status)} and no answer"
-            self.done.set_exception(WorkerDied(what or died))
-        else:
-            self.done.set_result(what)
+            self.done.set_exception(WorkerDied(died))
 
 
 def _messages(came: bytearray) -> Iterator[tuple[int, Any]]:

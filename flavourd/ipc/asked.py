@@ -11,6 +11,7 @@ from flavourd.ipc.call import CALL
 from flavourd.request import Origin, Request
 
 _LONGEST_WORD = 500  # as by a uevent; a modalias fits
+_LONGEST_ASKER = 200
 _NAMES = "devices are named BUS/NAME, pci/0000:65:00.0; of a PCI device the address will do"
 
 
@@ -33,9 +34,16 @@ def no_device(id_: DeviceId) -> FlavourError:
 
 
 def requests(
-    ids: Iterable[DeviceId], flavour: str, candidates: list[str] | None, force: list[str] | None
+    ids: Iterable[DeviceId],
+    flavour: str,
+    candidates: list[str] | None,
+    force: list[str] | None,
+    behalf: str | None = None,
 ) -> list[Request]:
-    """One for each device, by who is calling now."""
+    """One for each device, by who is calling now, or by whom he asks for: behalf."""
+    if behalf is not None and not (0 < len(behalf) <= _LONGEST_ASKER and behalf.isprintable()):
+        hint = f"say who asked in 1 to {_LONGEST_ASKER} printable characters, `uid 1000, pid 4242`"
+        raise FlavourError(Code.BAD_NAME, f"{clip(behalf)!r} names nobody", hint)
     if len(flavour) > _LONGEST_WORD or not flavour.isprintable():
         hint = "flavourctl status has those that there are"
         raise FlavourError(Code.UNKNOWN_FLAVOUR, f"{clip(flavour)!r} is no flavour's name", hint)
@@ -44,12 +52,12 @@ def requests(
         Request(
             id_,
             flavour,
-            Origin.VARLINK,
+            Origin.VARLINK if behalf is None else Origin.ATTRIBUTE,
             uuid=str(uuid4()),
             candidates=tuple(candidates or ()),
             force=frozenset(force or ()),
             beside=everyone - {id_},
-            asker=str(CALL.get().peer),
+            asker=str(CALL.get().peer) if behalf is None else behalf,
         )
         for id_ in ids
     ]

@@ -197,7 +197,10 @@ class Manager(VarlinkInterface, name=INTERFACE):
         group: bool | None = None,
         dry_run: bool | None = None,
         persist: bool | None = None,
+        behalf: str | None = None,
     ) -> AsyncIterator[AnnotatedResult]:
+        if behalf is not None:
+            self._check_may_ask_for_others()
         named = asked.devices(devices)
         gone = [device for device in named if not self._desk.host.sysfs.exists(device)]
         given_up = flavour == DEFAULT and persist and not dry_run
@@ -206,7 +209,8 @@ class Manager(VarlinkInterface, name=INTERFACE):
                 raise asked.no_device(device)
         there = [device for device in named if device not in gone]
         together = self._groups(there) if group else [[device] for device in there]
-        requests = asked.requests([device for each in together for device in each], flavour, candidates, force)
+        everyone = [device for each in together for device in each]
+        requests = asked.requests(everyone, flavour, candidates, force, behalf)
         if dry_run:
             members = {device: each for each in together for device in each}
             plans = [await self._plan(request, members[request.device]) for request in requests]
@@ -215,7 +219,7 @@ class Manager(VarlinkInterface, name=INTERFACE):
         self._check_may_change("switch devices")
         if persist:
             await self._keeper.force.on_disk()  # else nobody could tell what would come of it
-        absent = asked.requests(gone, flavour, None, None)
+        absent = asked.requests(gone, flavour, None, None, behalf)
         async for progress in self._carry_out(requests, together, absent, persist=bool(persist)):
             yield progress
 
@@ -312,6 +316,14 @@ class Manager(VarlinkInterface, name=INTERFACE):
                 code=Code.NOT_PERMITTED,
                 message=f"you ({peer}) may not {what}: that is for root and the groups that flavourd.yaml names",
                 hint="ask as root (sudo), or have your group added: /etc/flavourd/flavourd.yaml, access, change",
+            )
+
+    def _check_may_ask_for_others(self) -> None:
+        if (peer := CALL.get().peer).uid != 0:
+            raise NotPermitted(
+                code=Code.NOT_PERMITTED,
+                message=f"you ({peer}) may not ask on behalf of others: that is for root",
+                hint="ask in your own name, without `behalf`",
             )
 
     def _contested(self) -> frozenset[DeviceId]:

@@ -310,12 +310,13 @@ class Record:
 class Flavour:
     name: str
     description: str
+    proof: str
     buses: dict[str, str]
 
     @classmethod
     def all(cls, flavours: Mapping[str, flavour.Flavour]) -> "list[Flavour]":
         return [
-            cls(name, one.description, {bus: on_bus.universal.module for bus, on_bus in one.buses.items()})
+            cls(name, one.description, one.proof, {bus: on_bus.universal.module for bus, on_bus in one.buses.items()})
             for name, one in flavours.items()
         ]
 

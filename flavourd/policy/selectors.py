@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from flavourd.device import DeviceId
+from flavourd.module_index import normal_alias
 from flavourd.policy.classes import class_of
 from flavourd.policy.language import Match
 from flavourd.traits import Trait, Traits
@@ -19,7 +20,6 @@ from flavourd.traits import Trait, Traits
 _SPECIAL = frozenset("*?[")
 # Bus, slot and function without a domain, as people write them: `65:00.*`.
 _NO_DOMAIN = re.compile(r"(?:[0-9a-f?]|\[[^]]*\]){2}:[^:]*")
-_BRACKET = re.compile(r"(\[[^]]*\])")
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,6 @@ def address(text: str) -> str:
     return f"pci/0000:{name}" if _NO_DOMAIN.fullmatch(name) else f"pci/{name}"
 
 
-def alias(text: str) -> str:
-    """kmod takes `-` and `_` for the same, but between brackets (libkmod, alias_normalize())."""
-    return "".join(part if part.startswith("[") else part.replace("-", "_") for part in _BRACKET.split(text))
-
-
 def path(text: str) -> str:
     """With all zeros: `0:0/1.0` is `0000:00/01.0`."""
     root, *below = text.lower().split("/")
@@ -107,7 +102,7 @@ SELECTORS = (
     Selector("device", "device", hex_id, lambda traits: traits.device),
     Selector("subsystem-vendor", "subsystem_vendor", hex_id, lambda traits: traits.subsystem_vendor),
     Selector("subsystem-device", "subsystem_device", hex_id, lambda traits: traits.subsystem_device),
-    Selector("modalias", "modalias", alias, lambda traits: traits.modalias and traits.modalias.replace("-", "_")),
+    Selector("modalias", "modalias", normal_alias, lambda traits: traits.modalias and normal_alias(traits.modalias)),
     Selector("driver", "driver", _same, lambda traits: traits.driver),
     Selector("pf", "pf", address, lambda traits: _name(traits.pf)),
     Selector("path", "path", path, lambda traits: traits.path, _path_regex),

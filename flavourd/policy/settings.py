@@ -10,6 +10,7 @@ from typing import Annotated
 
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import check_kernel_name
+from flavourd.policy.attributes import Attributes
 from flavourd.policy.files import read_file
 from flavourd.policy.kinds import Number
 from flavourd.use import SEVERITIES, Guard, Severity
@@ -38,7 +39,7 @@ class WhenStuck:
 class Settings:
     """guards: what a finding of each means, where it is not what flavourd.use.SEVERITIES says. serial_drivers: names of
     drivers whose devices are switched one at a time. reconcile_seconds: so often all devices under policy are looked
-    at, whatever has been heard of them; 0: never.
+    at, whatever has been heard of them; 0: never. attributes: who may write to driver_flavour.
     """
 
     access: Access = field(default_factory=Access)
@@ -46,6 +47,7 @@ class Settings:
     stuck: WhenStuck = field(default_factory=WhenStuck)
     serial_drivers: tuple[str, ...] = ("ioatdma",)
     reconcile_seconds: Annotated[int, Number(0, 86400)] = 300
+    attributes: Attributes = field(default_factory=Attributes)
 
     def __post_init__(self) -> None:
         if self.guards.get(Guard.TABLE, Severity.ERROR) is not Severity.ERROR:

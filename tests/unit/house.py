@@ -221,11 +221,15 @@ def live(folder: Path, test: Callable[[House], Coroutine[None, None, None]]) -> 
     daemon; all who came are out again in the end; and nothing is left open or unawaited.
     """
     unforeseen: list[Json] = []
+    theirs = children()
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unforeseen.append(context))
         async with _house(folder) as house:
             await asyncio.wait_for(test(house), _DEADLINE)
+        async with asyncio.timeout(_DEADLINE):  # a worker has answered before it is taken apart
+            while children() - theirs:
+                await asyncio.sleep(0)  # one turn of the loop, not a pause
 
     with suppress(OSError):
         journal.sendv(b"MESSAGE=a unit test of flavourd", b"PRIORITY=7")  # opens a descriptor, and keeps it
@@ -242,3 +246,8 @@ def live(folder: Path, test: Callable[[House], Coroutine[None, None, None]]) -> 
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def children() -> set[int]:
+    """The processes that this one has to reap, now or when they end."""
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}

@@ -4,10 +4,12 @@ to be written: they are where they are to be, or are refused.
 """
 
 import asyncio
+import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -387,6 +389,188 @@ def test_what_keeps_a_device_from_its_way_back_is_told_once_and_it_is_tried_unti
         assert not room.desk._aftercare._timers
         assert len(attempts) == number
         assert (root / f"sys/bus/pci/devices/{_ONE.name}/virtfn0").is_symlink()
+
+    run(test)
+
+
+# --- who waits in the kernel
+
+
+@contextmanager
+def module(room: Room) -> Iterator[Callable[[], list[str]]]:
+    """A pipe in place of its node; gives what has been written to it since the last time."""
+    os.mkfifo(room.root / "dev/driver_flavour")
+    end = os.open(room.root / "dev/driver_flavour", os.O_RDONLY | os.O_NONBLOCK)
+    room.desk.listen()
+    yield lambda: os.read(end, 1 << 16).decode().splitlines()
+    os.close(end)
+
+
+def ticketed(device: DeviceId, ticket: int, wanted: str = "vfio") -> Request:
+    return Request(device, wanted, Origin.ATTRIBUTE, seqnum=ticket, ticket=ticket)
+
+
+def test_whoever_waits_in_the_kernel_is_asked_for_when_his_turn_comes_and_gets_every_end(tree: Tree) -> None:
+    tree(pci(_ONE, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree)
+        with module(room) as written:
+            assert written() == ["flavours", "pci vfio - vfio-dev"]
+            room.desk.take_on([ticketed(_ONE, 1), ticketed(_ONE, 2, "no such flavour"), ask(_ONE)])
+            await room.finished()
+            assert written() == ["begin 1", "answer 1 0", "begin 2", f"answer 2 {errno.EINVAL}"]
+            room.desk.reload()
+            assert written() == ["flavours", "pci vfio - vfio-dev"]
+
+    run(test)
+
+
+def test_at_the_deadline_he_is_sent_away_and_what_comes_of_it_later_is_told_to_whom_it_may_concern(tree: Tree) -> None:
+    tree(pci(_ONE, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree, deadline=0.2)
+        with module(room) as written:
+            lock = room.busy(str(_ONE))
+            room.desk.take_on([ticketed(_ONE, 1), ticketed(_ONE, 2)])
+            await room.until(lambda: len(room.answers) == 2)
+            assert written()[2:] == ["begin 1", f"answer 1 {errno.ETIMEDOUT}", f"answer 2 {errno.ETIMEDOUT}"]
+            os.close(lock)
+            await room.finished()
+            assert written() == ["answer 1 0"]
+
+    run(test)
+
+
+def test_who_waits_in_the_kernel_while_it_is_stopped_is_told_so_and_not_served_at_the_next_start(tree: Tree) -> None:
+    tree(pci(_ONE, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree)
+        with module(room) as written:
+            lock = room.busy(str(_ONE))
+            waiting = ticketed(_ONE, 2)
+            room.desk.take_on([ticketed(_ONE, 1), waiting])
+            await room.until(lambda: room.desk.turns.waiting == 1)
+            stopping = asyncio.create_task(room.desk.finish())
+            await asyncio.sleep(0)
+            assert room.told() == [(_ONE, Kind.REFUSED, Code.STOPPING)]
+            os.close(lock)
+            await stopping
+            assert written()[2:] == ["begin 1", f"answer 2 {errno.EAGAIN}", "answer 1 0"]
+            assert written() == [], "the node is closed"
+        again = Room(tree)
+        again.desk.take_on([waiting], from_before=True)
+        assert (again.answers, again.desk.turns.open) == ([], 0)
+
+    run(test)
+
+
+def test_what_udev_has_forgotten_for_a_writers_sake_is_told_when_it_is_stopped(tree: Tree) -> None:
+    tree(pci(_ONE, _IN_FLAVOUR) | pci(_TWO, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree)
+        with module(room):
+            locks = [room.busy(str(_ONE)), room.busy(str(_TWO))]
+            displaced, kept = ask(_ONE, origin=Origin.UEVENT, seqnum=2), ask(_TWO, origin=Origin.UEVENT, seqnum=6)
+            in_work = [ticketed(_ONE, 1), ticketed(_TWO, 4)]
+            room.desk.take_on([*in_work, displaced, ticketed(_ONE, 3), ticketed(_TWO, 5), kept])
+            await room.until(lambda: room.desk.turns.waiting == 4)
+            stopping = asyncio.create_task(room.desk.finish())
+            await asyncio.sleep(0)
+            assert [each.request.seqnum for each in room.answers] == [2, 3, 5]
+            assert {code for _, _, code in room.told()} == {Code.STOPPING}
+            for lock in locks:
+                os.close(lock)
+            await stopping
+
+    run(test)
+
+
+def test_what_a_writer_wanted_from_an_earlier_daemon_is_not_done(tree: Tree) -> None:
+    tree(pci(_ONE, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree)
+        room.desk.take_on([ticketed(_ONE, 3)], from_before=True)
+        assert room.told() == [(_ONE, Kind.REFUSED, Code.WITHDRAWN)]
+        room.desk.take_on([ticketed(_ONE, 3)])
+        assert len(room.answers) == 1, "it was taken"
+        room.desk.take_on([ticketed(_ONE, 4)])  # as it is injected where there is no module
+        room.desk.take_on([ask(_ONE, origin=Origin.UEVENT, seqnum=5)], from_before=True)
+        await room.finished()
+        assert [kind for _, kind, _ in room.told()[1:]] == [Kind.ALREADY] * 2
+
+    run(test)
+
+
+def test_when_requests_were_lost_all_who_wait_in_the_kernel_are_sent_away(tree: Tree) -> None:
+    async def test() -> None:
+        room = Room(tree)
+        with module(room) as written:
+            written()
+            room.desk.listen(missed=True)
+            assert written() == ["flavours", "pci vfio - vfio-dev", "dismiss"]
+
+    run(test)
+
+
+def test_who_waits_is_served_although_his_event_came_after_a_later_one_of_his_device(tree: Tree) -> None:
+    tree(pci(_ONE, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree)
+        with module(room) as written:
+            written()
+            room.desk.take_on([ticketed(_ONE, 5)])
+            room.desk.take_on([ticketed(_ONE, 4, "no such flavour"), ticketed(_ONE, 5)])
+            room.desk.take_on([ticketed(_ONE, 4)])
+            room.desk.take_on([ask(_ONE, origin=Origin.UEVENT, seqnum=3)])
+            await room.finished()
+            assert written() == ["begin 4", "begin 5", "answer 5 0", "begin 4", f"answer 4 {errno.EINVAL}"]
+            assert len(room.answers) == 2
+            assert room.journal.taken(_ONE) == 5, "what is older is not taken for new after a restart"
+
+    run(test)
+
+
+def test_without_the_module_an_event_that_is_not_new_is_nothing_whatever_its_ticket(tree: Tree) -> None:
+    tree(pci(_ONE, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree)
+        room.desk.take_on([ticketed(_ONE, 5), ticketed(_ONE, 4)])
+        await room.finished()
+        assert len(room.answers) == 1
+
+    run(test)
+
+
+def test_while_it_is_stopped_who_writes_in_the_kernel_is_told_so_and_others_ask_again_at_the_next_start(
+    tree: Tree,
+) -> None:
+    tree(pci(_ONE, _IN_FLAVOUR) | pci(_TWO, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree)
+        with module(room) as written:
+            lock = room.busy(str(_ONE))
+            room.desk.take_on([ticketed(_ONE, 1)])
+            await room.until(lambda: room.desk.turns.waiting == 0)
+            stopping = asyncio.create_task(room.desk.finish())
+            await asyncio.sleep(0)
+            later = ask(_TWO, origin=Origin.UEVENT, seqnum=3)
+            room.desk.take_on([ticketed(_TWO, 2), later])
+            assert written()[2:] == ["begin 1", f"answer 2 {errno.EAGAIN}"]
+            os.close(lock)
+            await stopping
+            assert room.told() == [(_TWO, Kind.REFUSED, Code.STOPPING), (_ONE, Kind.ALREADY, None)]
+        again = Room(tree)
+        again.desk.take_on([ticketed(_TWO, 2), later], from_before=True)
+        await again.finished()
+        assert again.told() == [(_TWO, Kind.ALREADY, None)]
 
     run(test)
 

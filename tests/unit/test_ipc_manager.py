@@ -20,6 +20,7 @@ from flavourd import __version__
 from flavourd.desk import Desk
 from flavourd.device import DeviceId
 from flavourd.ipc import wire
+from flavourd.ipc.call import Peer
 from flavourd.ipc.feed import Feed
 from flavourd.ipc.history import History
 from flavourd.ipc.manager import Manager
@@ -62,6 +63,11 @@ def host(tree: Tree, settings: str = "access: {}") -> Path:
         | {"proc/1/fd/": "", "proc/1/task/1/": ""}  # all processes can be seen
         | {"etc/flavourd/flavours.yaml": _FLAVOURS, "etc/flavourd/flavourd.yaml": settings}
     )
+
+
+def called_by(uid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever calls from now on counts as this user, in our own group."""
+    monkeypatch.setattr(Peer, "of", lambda _connection: Peer(os.getpid(), uid, frozenset({os.getegid()})))
 
 
 class Office:
@@ -219,6 +225,55 @@ def test_setting_tells_each_step_and_outcome_and_in_the_end_all_of_them(tree: Tr
     in_office(host(tree), test)
 
 
+def test_what_root_asks_on_behalf_of_another_bears_his_name_and_counts_as_asked_by_the_attribute(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called_by(0, monkeypatch)
+
+    async def test(office: Office) -> None:
+        asker = "uid 1000, pid 4242"
+        told = await office.told("Set", devices=[str(_HELD)], flavour="vfio", behalf=asker)
+        (outcome,) = told["outcomes"]
+        assert (outcome["kind"], outcome["origin"], outcome["asker"]) == ("already", "attribute", asker)
+        told = await office.told("Set", devices=[str(_HELD)], flavour="no", behalf=asker)
+        (outcome,) = told["outcomes"]
+        assert (outcome["code"], outcome["origin"], outcome["asker"]) == ("unknown-flavour", "attribute", asker)
+
+    in_office(host(tree), test)
+
+
+@pytest.mark.parametrize("behalf", ["", "x" * 201, "a\nb", "a\x00", "\ud800"])
+def test_who_is_asked_for_is_named_in_one_short_line(tree: Tree, behalf: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    called_by(0, monkeypatch)
+
+    async def test(office: Office) -> None:
+        told = await office.told("Set", devices=[str(_HELD)], flavour="vfio", behalf=behalf)
+        assert (told["error"], told["code"]) == ("Refused", "bad-name")
+        assert office.history.last(1) == []
+        told = await office.told("Set", devices=[str(_HELD)], flavour="vfio", behalf="x" * 200)
+        assert [one["asker"] for one in told["outcomes"]] == ["x" * 200]
+
+    in_office(host(tree), test)
+
+
+def test_who_may_change_and_is_not_root_may_ask_on_behalf_of_nobody(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = host(tree)
+    called_by(1000, monkeypatch)
+
+    async def test(office: Office) -> None:
+        told = await office.told("Set", devices=[str(_HELD)], flavour="vfio", behalf="uid 0, pid 1")
+        assert (told["error"], told["code"]) == ("NotPermitted", "not-permitted")
+        assert office.history.last(1) == []
+        told = await office.told("Set", devices=[str(_HELD)], flavour="vfio")
+        assert [(one["origin"], one["asker"]) for one in told["outcomes"]] == [
+            ("varlink", f"uid 1000, pid {os.getpid()}")
+        ]
+
+    in_office(root, test)
+
+
 def test_a_set_that_one_device_refuses_is_not_done_and_tells_every_outcome(tree: Tree) -> None:
     root = host(tree)
     (root / f"sys/devices/pci0000:00/{_NATIVE.name}/secondary_bus_number").write_text("1\n")  # a bridge
@@ -278,6 +333,8 @@ def test_who_is_neither_root_nor_in_a_group_that_may_is_not_permitted(
             ("Set", {"devices": [str(_HELD)], "flavour": "vfio"}),
             ("Reset", {"devices": [str(_HELD)]}),
             ("Set", {"devices": [str(_HELD)], "flavour": "vfio", "group": True}),
+            ("Set", {"devices": [str(_HELD)], "flavour": "vfio", "behalf": "uid 0, pid 1"}),
+            ("Set", {"devices": [str(_HELD)], "flavour": "vfio", "behalf": "uid 0, pid 1", "dry_run": True}),
             ("Cancel", {"devices": [str(_HELD)]}),
             ("Reload", {}),
         ]
@@ -362,14 +419,18 @@ def test_a_caller_who_goes_away_withdraws_what_waits_and_what_is_begun_goes_on_a
     in_office(root, test)
 
 
-def test_whoever_waits_when_the_daemon_is_stopped_is_told_so(tree: Tree) -> None:
+@pytest.mark.parametrize("behalf", [None, "uid 1000, pid 4242"])
+def test_whoever_waits_when_the_daemon_is_stopped_is_told_so(
+    tree: Tree, behalf: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called_by(0, monkeypatch)
     root = host(tree)
 
     async def test(office: Office) -> None:
         lock = busy(root, _HELD)
         office.desk.ask([Request(_HELD, "vfio", Origin.VARLINK, uuid="first")])
         await office.house.until(lambda: office.desk.turns.steps[_HELD].what == "begun")
-        waiting = await office.ask("Set", devices=[str(_HELD)], flavour="default")
+        waiting = await office.ask("Set", devices=[str(_HELD)], flavour="default", behalf=behalf)
         await office.house.until(lambda: office.desk.turns.open == 2)
         stopping = asyncio.create_task(office.desk.finish())
         reply = await waiting.reply()
@@ -391,7 +452,7 @@ def test_the_status_says_what_there_is(tree: Tree) -> None:
         assert (told["version"], told["ready"], told["open"], told["stuck"]) == (__version__, True, 0, [])
         assert told["counts"]["already"] == 1
         assert told["clients"] == 2
-        assert [one["name"] for one in told["flavours"]] == ["vfio"]
+        assert [(one["name"], one["proof"]) for one in told["flavours"]] == [("vfio", "vfio-dev")]
 
     in_office(host(tree), test)
 

@@ -257,4 +257,9 @@ def test_a_record_is_sent_with_what_would_be_given_back() -> None:
 
 def test_flavours_are_sent_with_the_universal_module_of_each_bus() -> None:
     (one,) = wire.Flavour.all(_FLAVOURS.flavours)
-    assert sent(one) == {"name": "vfio", "description": "for machines", "buses": {"pci": "vfio_pci"}}
+    assert sent(one) == {
+        "name": "vfio",
+        "description": "for machines",
+        "proof": "vfio-dev",
+        "buses": {"pci": "vfio_pci"},
+    }

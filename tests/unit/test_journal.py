@@ -129,6 +129,8 @@ def test_the_last_request_taken_is_remembered_for_each_device(journal: Journal, 
     journal.take(request(_A, 12))
     journal.take(request(_A, 3456))
     assert Journal(tmp_path).taken(_A) == 3456
+    journal.take(request(_A, 3455))
+    assert journal.taken(_A) == 3456, "whose turn comes later than that of a newer one that was refused"
     assert journal.taken(_B) == 0
 
 

@@ -17,6 +17,7 @@ _FLOORS = {
         "flavour",
         "outcome",
         "errors",
+        "errnos",
         "request",
         "record",
         "module_index",
@@ -39,13 +40,14 @@ _FLOORS = {
         "identity",
         "wishes",
         "udevrules",
+        "waiters",
     },
     "knowledge": {"candidates", "iommu", "policy", "inventory", "guards", "disk_guards"},
     "decision": {"plan", "verdict"},
     "action": {"host", "rebind", "switch", "together", "answer", "worker"},
-    "service": {"uevents", "turns", "sight", "aftercare", "keeper", "logs", "desk", "ipc", "service"},
+    "service": {"uevents", "turns", "sight", "aftercare", "keeper", "logs", "supervisor", "desk", "ipc", "service"},
     "start": {"__main__", "early"},
-    "people": {"cli"},
+    "people": {"cli", "attributes"},
 }
 
 

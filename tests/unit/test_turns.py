@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from flavourd.device import DeviceId
-from flavourd.errors import Code
+from flavourd.errors import Code, FlavourError
 from flavourd.outcome import Kind, Outcome
 from flavourd.request import Origin, Request
 from flavourd.step import Step, Tell, What
@@ -50,7 +50,8 @@ def done(asked: Request, _tell: Tell | None = None) -> Outcome:
 
 class Turned:
     """Turns whose workers do for each request what `work` says, and what they answered; `had_turn`: whether the
-    request of each answer was begun. `count` waits for so many answers.
+    request of each answer was begun. `count` waits for so many answers. `not_begun`: words whose requests are refused
+    when their turn comes, and why.
     """
 
     def __init__(self, work: Work = done, deadline: float = _DEADLINE) -> None:
@@ -60,13 +61,19 @@ class Turned:
         self.asked_after: list[tuple[Request, int, Step]] = []
         self._work = work
         self._new = asyncio.Event()
+        self.not_begun: dict[str, FlavourError] = {}
         self.turns = Turns(self.begin, self.answered, self._told, self.inquire, deadline)
 
     def take_on(self, *requests: Request, keys: Sequence[str] = (), **rest: Any) -> None:
         """Together. keys: beside the devices' own."""
         self.turns.take_on(requests, frozenset({*keys, *(str(each.device) for each in requests)}), **rest)
 
-    def begin(self, requests: Sequence[Request], _keys: frozenset[str]) -> Callable[[TellOf], list[Outcome]]:
+    def begin(
+        self, requests: Sequence[Request], _keys: frozenset[str]
+    ) -> Callable[[TellOf], list[Outcome]] | FlavourError:
+        if requests[0].wanted in self.not_begun:
+            return self.not_begun[requests[0].wanted]
+
         def work(tell: TellOf) -> list[Outcome]:
             return [
                 self._work(each, lambda step, number=number: tell(number, step))  # type: ignore[misc]
@@ -667,7 +674,9 @@ def test_a_worker_that_is_killed_is_told_as_lost_and_the_next_has_its_turn() -> 
 @pytest.mark.parametrize(("error", "code"), [(OSError(28, "full"), Code.HOST), (KeyError("bug"), Code.INTERNAL)])
 def test_requests_that_cannot_begin_are_answered_too(error: Exception, code: Code) -> None:
     class Failing(Turned):
-        def begin(self, requests: Sequence[Request], keys: frozenset[str]) -> Callable[[TellOf], list[Outcome]]:
+        def begin(
+            self, requests: Sequence[Request], keys: frozenset[str]
+        ) -> Callable[[TellOf], list[Outcome]] | FlavourError:
             if requests[0].wanted == "fails":
                 raise error
             return super().begin(requests, keys)
@@ -825,6 +834,32 @@ def test_an_equal_request_of_somebody_else_is_not_withdrawn(gate: Gate) -> None:
             gate.let_on()
         await turned.count(3)
         assert turned.answers[-1].request == his
+
+    run(test)
+
+
+def test_what_is_not_to_be_begun_when_its_turn_comes_is_refused_untouched_and_the_next_one_has_its_turn(
+    puppets: list[Puppet],
+) -> None:
+    async def test() -> None:
+        turned = Turned()
+        turned.not_begun["gone"] = FlavourError(Code.WITHDRAWN, "who asked has gone")
+        turned.take_on(request(ONE, "begun"))
+        turned.take_on(request(ONE, "gone"), request(OTHER, "with it"))
+        turned.take_on(request(ONE, "behind"))
+        await until(lambda: len(puppets) == 1)
+        puppets[0].end()
+        assert await turned.count(3) == [
+            ("begun", Kind.SWITCHED, None),
+            ("gone", Kind.REFUSED, Code.WITHDRAWN),
+            ("with it", Kind.REFUSED, Code.WITHDRAWN),
+        ]
+        assert turned.had_turn == [True, False, False]
+        await until(lambda: len(puppets) == 2)
+        puppets[1].end()
+        assert (await turned.count(4))[-1] == ("behind", Kind.SWITCHED, None)
+        assert [word for word, step in turned.told if step.what is What.BEGUN] == ["begun", "behind"]
+        await turned.nothing_is_left()
 
     run(test)
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Requests in udev's database, as files."""
 
+import pytest
+
 from flavourd.device import DeviceId
 from flavourd.request import Origin, Request
 from flavourd.udevdb import UdevDatabase
@@ -28,10 +30,31 @@ def test_without_uuid_and_word_it_is_a_request_all_the_same(tree: Tree) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "ticket"),
+    [
+        ("0", None),
+        ("1", 1),
+        ("18446744073709551615", 2**64 - 1),
+        ("18446744073709551616", None),
+        ("0" * 21, None),
+        ("1" * 5000, None),
+        ("-1", None),
+        ("\u0661", None),
+        ("x", None),
+        ("", None),
+    ],
+)
+def test_a_ticket_is_a_number_of_64_bits_and_else_nobody_waits(tree: Tree, text: str, ticket: int | None) -> None:
+    marked = _MARKED.replace("=uevent", "=attribute") + f"E:FLAVOUR_TICKET={text}\n"
+    assert found(tree, marked) == [Request(_ID, "vfio", Origin.ATTRIBUTE, "u-u", 42, ticket=ticket)]
+
+
 def test_nothing_else_is(tree: Tree) -> None:
     assert found(tree, "E:FLAVOUR_REQUEST=vfio\n") == []
     assert found(tree, _MARKED.replace("=uevent", "=nobody")) == []
     assert found(tree, _MARKED.replace("=42", "=x")) == []
+    assert found(tree, _MARKED.replace("=42", f"={'1' * 5000}")) == []
 
 
 def test_a_value_with_odd_characters_does_not_become_another_key(tree: Tree) -> None:
