@@ -27,10 +27,10 @@ ZSH_COMPLETIONS := $(DESTDIR)$(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),v
 FISH_COMPLETIONS := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test unit lint format demo vm vm-test image install uninstall clean
+.PHONY: help setup test unit lint format demo vm vm-test image bench bench-quick install uninstall install-module uninstall-module clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 demo: setup ## boot a machine with emulated devices and show flavourd at work
 	@$(RUN) -m tests.vm demo
@@ -56,10 +56,20 @@ vm: setup ## a root shell in the virtual machine with flavourd installed
 vm-test: setup ## run some tests in the virtual machine: make vm-test T=tests/vm/test_switch.py::test_name
 	$(RUN) -m pytest -m vm $(if $(T),$(T),tests/vm)
 
+bench: setup build/.bench ## measure all, hours under emulation, and write benchmarks/RESULTS.md: make bench F="switch lists"
+	@$(RUN) -m benchmarks run $(F)
+
+bench-quick: setup ## a few rounds of what is cheap to measure; prints the tables and writes nothing
+	@$(RUN) -m benchmarks run --quick $(F)
+
 setup: build/.setup
 
 build/.setup: tests/setup.sh pyproject.toml
 	@PYTHON=$(PYTHON) VENV=$(VENV) sh tests/setup.sh
+	@touch $@
+
+build/.bench: build/.setup
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --group bench
 	@touch $@
 
 # What the build itself needs, apart from the tests' environment: an installing host has no use for that.
@@ -89,7 +99,7 @@ build/flavourctl.1: packaging/manpage.py man/flavourctl.1.in $(CLI)
 install: build/bundled build/completions build/flavourctl.1 ## put flavourd in place: DESTDIR=, PREFIX=/usr/local or /usr
 	install -d $(BIN) $(SBIN) $(LIB)/udev/rules.d $(LIB)/systemd/system $(LIB)/systemd/catalog $(LIB)/sysusers.d $(DESTDIR)/etc/flavourd
 	install -d $(DOC)/policy.d $(MAN)/man1 $(MAN)/man5 $(MAN)/man8 $(BASH_COMPLETIONS) $(ZSH_COMPLETIONS) $(FISH_COMPLETIONS)
-	set -e; for folder in . usage policy keeper ipc cli; do install -d $(SITE)/flavourd/$$folder; install -m 644 flavourd/$$folder/*.py $(SITE)/flavourd/$$folder; done
+	set -e; for folder in . usage policy keeper ipc cli attributes; do install -d $(SITE)/flavourd/$$folder; install -m 644 flavourd/$$folder/*.py $(SITE)/flavourd/$$folder; done
 	install -m 644 flavourd/ipc/*.varlink $(SITE)/flavourd/ipc
 	install -m 644 docs/errors.md $(SITE)/flavourd
 	cp -r build/bundled/asyncvarlink $(SITE)
@@ -98,11 +108,12 @@ install: build/bundled build/completions build/flavourctl.1 ## put flavourd in p
 	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,' systemd/flavourctl.in > $(BIN)/flavourctl
 	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,; s,flavourd.__main__,flavourd.usage.processes,' systemd/flavourd.in > $(LIB)/flavourd/flavourd-processes
 	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,; s,flavourd.__main__,flavourd.early,' systemd/flavourd.in > $(LIB)/flavourd/flavourd-early
-	chmod 755 $(SBIN)/flavourd $(BIN)/flavourctl $(LIB)/flavourd/flavourd-processes $(LIB)/flavourd/flavourd-early
+	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,; s,flavourd.__main__,flavourd.attributes.__main__,' systemd/flavourd.in > $(LIB)/flavourd/flavourd-attributes
+	chmod 755 $(SBIN)/flavourd $(BIN)/flavourctl $(addprefix $(LIB)/flavourd/flavourd-,processes early attributes)
 	install systemd/flavourd-unpark udev/pci-serial initramfs/flavourd-park initramfs/flavourd-leave $(LIB)/flavourd
 	install -m 644 config/flavours.yaml $(LIB)/flavourd/flavours.yaml
 	sed 's,/usr/lib/flavourd/,$(PREFIX)/lib/flavourd/,' udev/90-flavourd.rules > $(LIB)/udev/rules.d/90-flavourd.rules
-	set -e; for unit in flavourd flavourd-processes flavourd-early flavourd-unpark; do \
+	set -e; for unit in flavourd flavourd-processes flavourd-early flavourd-unpark flavourd-attributes; do \
 		sed -E 's,^(Exec\w+=-?)/usr/(sbin/flavourd|bin/flavourctl|lib/flavourd/),\1$(PREFIX)/\2,' systemd/$$unit.service > $(LIB)/systemd/system/$$unit.service; done
 	install -m 644 systemd/flavourd.socket systemd/flavourd-processes.socket $(LIB)/systemd/system
 	install -m 644 systemd/flavourd.catalog $(LIB)/systemd/catalog
@@ -125,18 +136,34 @@ install: build/bundled build/completions build/flavourctl.1 ## put flavourd in p
 	$(if $(DESTDIR),,systemd-sysusers flavourd.conf && journalctl --update-catalog && udevadm control --reload && systemctl daemon-reload)
 
 uninstall: ## take away what install has put in place
-	$(if $(DESTDIR),,-systemctl disable --now flavourd.service flavourd-processes.socket)
+	$(if $(DESTDIR),,-systemctl disable --now flavourd.socket flavourd.service flavourd-processes.socket)
 	rm -rf $(SITE) $(DOC)
-	rm -f $(addprefix $(LIB)/flavourd/,flavourd-processes flavourd-early flavourd-unpark flavourd-park flavourd-leave flavourd-initramfs pci-serial flavours.yaml)
+	rm -f $(addprefix $(LIB)/flavourd/,flavourd-processes flavourd-early flavourd-attributes flavourd-unpark flavourd-park flavourd-leave flavourd-initramfs pci-serial flavours.yaml)
 	rmdir --ignore-fail-on-non-empty $(LIB)/flavourd
 	rm -f $(BIN)/flavourctl $(SBIN)/flavourd $(LIB)/udev/rules.d/90-flavourd.rules $(LIB)/systemd/catalog/flavourd.catalog
 	rm -f $(LIB)/systemd/system/flavourd.service $(LIB)/systemd/system/flavourd.socket $(LIB)/sysusers.d/flavourd.conf
-	rm -f $(foreach unit,processes early unpark,$(LIB)/systemd/system/flavourd-$(unit).*)
+	rm -f $(foreach unit,processes early unpark attributes,$(LIB)/systemd/system/flavourd-$(unit).*)
 	rm -rf $(DRACUT)
 	rm -f $(INITRAMFS_TOOLS)/hooks/flavourd $(INITRAMFS_TOOLS)/scripts/init-top/flavourd $(INITRAMFS_TOOLS)/scripts/init-bottom/flavourd
 	rm -f $(MAN)/man1/flavourctl.1 $(MAN)/man5/flavourd.policy.5 $(MAN)/man8/flavourd.8
 	rm -f $(BASH_COMPLETIONS)/flavourctl $(ZSH_COMPLETIONS)/_flavourctl $(FISH_COMPLETIONS)/flavourctl.fish
 	$(if $(DESTDIR),,-udevadm control --reload; systemctl daemon-reload)
+
+# dkms looks there alone.
+MODULE := driver-flavour/$(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' kernel/dkms.conf)
+MODULE_SOURCE := $(DESTDIR)/usr/src/$(subst /,-,$(MODULE))
+install-module: ## build the kernel module through dkms, now and for each new kernel, and load it: DESTDIR=, PREFIX=
+	$(if $(DESTDIR),,-dkms remove $(MODULE) --all 2> /dev/null)
+	install -d $(MODULE_SOURCE) $(LIB)/modules-load.d
+	install -m 644 kernel/driver_flavour.c kernel/Kbuild kernel/Makefile kernel/dkms.conf $(MODULE_SOURCE)
+	$(if $(DESTDIR),,dkms install $(MODULE))
+	echo driver_flavour > $(LIB)/modules-load.d/driver_flavour.conf
+	$(if $(DESTDIR),,modprobe driver_flavour)
+
+uninstall-module: ## take away what install-module has put in place
+	$(if $(DESTDIR),,-modprobe -r driver_flavour; dkms remove $(MODULE) --all)
+	rm -f $(LIB)/modules-load.d/driver_flavour.conf
+	rm -rf $(MODULE_SOURCE)
 
 clean: ## remove build/ (the cached image stays in ~/.cache/flavourd)
 	rm -rf build

@@ -33,12 +33,15 @@ class Agent:
             token = time.monotonic_ns() & 0x7FFFFFFF
             self._buffer = b""
             self._send("guest-sync-delimited", {"id": token}, prefix=b"\xff")
+            patience = time.monotonic() + min(left, 5)
             try:
-                self._until(b"\xff", min(left, 5))
-                if json.loads(self._until(b"\n", min(left, 5))).get("return") == token:
-                    return
+                # What was sent while it was away is answered first; who asks anew for each of these never catches up.
+                while True:
+                    self._until(b"\xff", patience - time.monotonic())
+                    if json.loads(self._until(b"\n", patience - time.monotonic())).get("return") == token:
+                        return
             except TimeoutError:
-                continue  # not started yet: what is sent to a closed port is lost
+                continue  # not started yet
         raise AgentError(f"the guest agent did not answer within {timeout:.0f} s")
 
     def call(self, command: str, timeout: float = 60, **arguments: Any) -> Any:

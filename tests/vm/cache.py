@@ -63,7 +63,8 @@ def built(name: str, key: str, build: Callable[[Path], None], tell: Tell, keep: 
             (working / "identity").write_text(secrets.token_hex(8))
             working.rename(folder)
         os.utime(folder)
-        others = sorted(root().glob(f"{name}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+        keys = "[0-9a-f]" * len(key)  # and not those of a name that begins with this one
+        others = sorted(root().glob(f"{name}-{keys}"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in others[keep:]:
             shutil.rmtree(old, ignore_errors=True)
     return Cached(folder, (folder / "identity").read_text())

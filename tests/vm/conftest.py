@@ -78,4 +78,6 @@ def restored(state: "State", request: pytest.FixtureRequest) -> "Iterator[Machin
             folder = FAILURES / re.sub(r"[^\w.-]+", "_", request.node.name)
             shutil.rmtree(folder, ignore_errors=True)
             machine.evidence(folder)
-            print(f"what the machine told is in {folder}")
+            print(f"what the machine told is in {folder}; the ends of its shorter parts:")
+            for name in ("console.log", "jobs.txt", "processes.txt"):  # all that is left where nobody can go and look
+                print(f"--- {name}\n{(folder / name).read_text(errors='replace')[-6000:]}")

@@ -4,9 +4,11 @@
 import sys
 
 from .asking import PCI, answer, send, variant
-from .devices import E1000, E1000_TWIN, E1000E, E1000E_TWIN, VIRTIO_NET
+from .devices import E1000, E1000_TWIN, E1000E, E1000E_TWIN, ROOT_PORT, VIRTIO_NET
 from .machine import Machine
 from .policy import until_driver
+
+_FILES = "/run/flavourd/bus/pci/devices"
 
 
 def demo(vm: Machine) -> None:
@@ -16,7 +18,19 @@ def demo(vm: Machine) -> None:
     stage.type("grep vfio /proc/modules || echo none")
     stage.type("flavourctl list --class ethernet")
 
-    stage.title("A virtio network card: the kernel has a variant driver for it. One word finds, loads and binds it.")
+    stage.title(
+        "The dream of 2021: a file of each device, here by a small kernel module. One word finds, loads and binds."
+    )
+    stage.type("modprobe driver_flavour")
+    stage.type(f"cat {PCI}/{E1000E}/driver_flavour")
+    stage.type(f"echo vfio > {PCI}/{E1000E}/driver_flavour && cat {PCI}/{E1000E}/driver_flavour")
+    stage.type(f"ls {PCI}/{E1000E}/vfio-dev /dev/vfio; grep vfio /proc/modules | cut -d' ' -f1 | xargs")
+    stage.type(f"echo default > {PCI}/{E1000E}/driver_flavour && readlink {PCI}/{E1000E}/driver")
+
+    stage.title("Without a kernel module the same files stand below /run, with two more that tell why.")
+    stage.type(f"cd {_FILES}/{ROOT_PORT} && grep . *; echo vfio > driver_flavour; cat driver_flavour_error")
+
+    stage.title("A virtio network card: the kernel has a variant driver for it. flavourctl tells the whole story.")
     stage.type(f"flavourctl explain {VIRTIO_NET[5:]} vfio")
     stage.type(f"flavourctl set {VIRTIO_NET[5:]} vfio")
     stage.type(f"lspci -ks {VIRTIO_NET[5:]}; ls {PCI}/{VIRTIO_NET}/vfio-dev /dev/vfio")
@@ -77,7 +91,7 @@ class _Stage:
 
     def type(self, command: str) -> None:
         self._print(f"# {command}", "32")
-        print(self._vm.run(f"{{ {command}; }} 2>&1", check=False).out, end="", flush=True)
+        print(self._vm.run(["bash", "-c", f"{{ {command}; }} 2>&1"], check=False).out, end="", flush=True)
 
     def write(self, file: str, text: str) -> None:
         self._print(f"# cat > {file}", "32")

@@ -10,7 +10,9 @@ MEMORY = "1024M"
 KERNEL_ARGUMENTS = (
     "root=/dev/vda rw console=ttyS0 intel_iommu=on "
     # Boot speed and quiet under emulation; the soft-lockup watchdog takes a busy host for a hung guest.
-    "quiet mitigations=off audit=0 nowatchdog"
+    "quiet mitigations=off audit=0 nowatchdog "
+    # A guest whose agent is gone is asked by a key.
+    "sysrq_always_enabled"
 )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .cache import Tell, built, digest
 from .hardware import arguments
-from .image import image
+from .image import More, image, named
 from .machine import Machine
 from .qemu import Qemu, State
 
@@ -20,7 +20,11 @@ _MTIME = 1_700_000_000  # any fixed time: the same files must make the same tar
 # What is written now is not written again after each restore.
 _QUIET = "udevadm settle && sync"
 # `enable` reloads systemd too: a daemon-reload of its own would cost 3 s more.
-_INSTALL = "systemd-sysusers && udevadm control --reload && systemctl enable --now flavourd"
+# What comes beside flavourd is waited for, too: it would take seconds of each test.
+_INSTALL = (
+    "systemd-sysusers && udevadm control --reload && systemctl enable --now flavourd && "
+    "systemctl start -- flavourd $(systemctl show -P Wants flavourd)"
+)
 
 
 _PROGRAMS = {
@@ -32,37 +36,43 @@ _PROGRAMS = {
 }
 
 
-def booted(tell: Tell) -> State:
-    """Return the machine just after boot, with nothing of flavourd on it."""
+def booted(tell: Tell, more: More | None = None) -> State:
+    """Return the machine just after boot, with nothing of flavourd on it. more: what its image has beside the usual."""
     if missing := [package for program, package in _PROGRAMS.items() if not shutil.which(program)]:
         raise RuntimeError(f"the test bed needs more programs: apt install {' '.join(missing)}")
-    made = image(tell)
+    made = image(tell, more)
     version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True).stdout
 
     def build(folder: Path) -> None:
         with Qemu(made, made.disk, keep_memory=folder / "memory") as qemu:
-            machine = Machine(qemu, timeout=300)
-            up = machine.run("systemctl is-system-running --wait", check=False, timeout=300)
+            machine = Machine(qemu, timeout=900)  # the debug kernel takes five times as long as the other
+            if made.other_modules:
+                machine.write("/run/modules.tar", made.other_modules.read_bytes())
+                machine.run(
+                    "tar -xf /run/modules.tar -C / --keep-directory-symlink ./usr && rm /run/modules.tar && depmod"
+                )
+            up = machine.run("systemctl is-system-running --wait", check=False, timeout=900)
             if up.out.strip() != "running":
                 failed = machine.run("systemctl --failed --no-legend; journalctl -b -p err -o cat").out
                 raise RuntimeError(f"the guest says {up.out.strip()} after boot:\n{failed}")
             machine.run(_QUIET)
             qemu.save(folder)
 
-    return State(made, built("booted", digest([made.identity, version, *arguments(made)]), build, tell).folder)
+    key = digest([made.identity, version, *arguments(made)])
+    return State(made, built(named("booted", more), key, build, tell).folder)
 
 
-def installed(tell: Tell) -> State:
+def installed(tell: Tell, more: More | None = None) -> State:
     """Return the machine with the repository's flavourd installed and active."""
     with tempfile.TemporaryDirectory() as name:
         tar = Path(name) / "flavourd.tar"
         tar.write_bytes(install_tar())
-        return installed_layer(tar, tell)
+        return installed_layer(tar, tell, more)
 
 
-def installed_layer(tar_path: Path, tell: Tell) -> State:
+def installed_layer(tar_path: Path, tell: Tell, more: More | None = None) -> State:
     """Return the machine with the files of a tar unpacked at its root and their flavourd.service active."""
-    below = booted(tell)
+    below = booted(tell, more)
     tar = tar_path.read_bytes()
     identity = (below.folder / "identity").read_text()
 
@@ -85,7 +95,7 @@ def installed_layer(tar_path: Path, tell: Tell) -> State:
             qemu.save(folder)
 
     key = digest([identity, hashlib.sha256(tar).hexdigest(), _INSTALL])
-    return State(below.image, built("installed", key, build, tell, keep=4).folder)
+    return State(below.image, built(named("installed", more), key, build, tell, keep=4).folder)
 
 
 def install_tar(prefix: str = "/usr") -> bytes:

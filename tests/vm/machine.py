@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What a test holds in its hand: a running machine, where it can run, read, write, plug and wait."""
 
+import re
 import shlex
 import time
 from pathlib import Path
@@ -14,6 +15,9 @@ from .qemu import Qemu
 __all__ = ["CommandError", "Done", "Machine", "Running"]
 
 _SYSFS = "/sys/bus/pci/devices"
+# Now and then a processor of QEMU's emulation runs into the breakpoint by which the kernel patches its code at boot,
+# after that was taken away again: before any module is loaded, so nothing of ours has to do with it.
+_EMULATORS_FAULT = re.compile(r"Oops: int3: (?:(?!Oops).)*?Modules linked in: *\r?\n(?:(?!Oops).)*?Kernel panic", re.S)
 
 # One loop in the guest: asking from outside would cost a round trip each time. `read` needs no process, `date` would.
 _WAIT = """
@@ -34,7 +38,8 @@ class Machine:
     def __init__(self, qemu: Qemu, timeout: float = 60) -> None:
         """Wait up to `timeout` seconds until the guest answers."""
         self.qemu = qemu
-        qemu.agent.sync(timeout)
+        self._seen_of_console = 0
+        self._wait_for_agent(timeout)
         self._plugged: dict[str, str] = {}
 
     def run(
@@ -167,29 +172,50 @@ class Machine:
         link = self.run(f"readlink {_SYSFS}/{address}/driver", check=False).out.strip()
         return Path(link).name if link else None
 
-    def reboot(self, timeout: float = 300) -> None:
+    def reboot(self, timeout: float = 600) -> None:
         """Reboot the guest and wait until it is up again."""
         boot = self.run("cat /proc/sys/kernel/random/boot_id").out
         self.start("systemctl reboot")
         deadline = time.monotonic() + timeout
+        seen, silence = "nothing", ""
         while time.monotonic() < deadline:
             try:
-                self.qemu.agent.sync(timeout)
+                self._wait_for_agent(30)
                 if self.run("cat /proc/sys/kernel/random/boot_id").out != boot:
-                    self.run("systemctl is-system-running --wait", check=False, timeout=timeout)
+                    seen = "that it is up"
+                    self.run("systemctl is-system-running --wait", check=False, timeout=deadline - time.monotonic())
                     return
-            except (AgentError, CommandError):  # it went away between two words
-                continue
-        raise CommandError(f"the guest did not come back within {timeout:g} s")
+                seen = "that it goes down"
+            except (AgentError, CommandError) as error:  # it went away between two words
+                silence = f", then: {error}"
+        raise CommandError(f"the guest did not come back within {timeout:g} s; last seen: {seen}{silence}")
+
+    def _wait_for_agent(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return self.qemu.agent.sync(min(timeout, 30))
+            except AgentError:
+                console = self.qemu.console_log.read_text(errors="replace")
+                if _EMULATORS_FAULT.search(console, self._seen_of_console):
+                    self._seen_of_console = len(console)
+                    self.qmp("system_reset")
+                elif time.monotonic() >= deadline:
+                    raise
 
     def evidence(self, folder: Path) -> None:
         """Put the machine's own account of what happened in a folder."""
         folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.qemu.agent.sync(10)
+        except (AgentError, OSError):
+            self._ask_the_kernel()
         (folder / "console.log").write_bytes(self.qemu.console_log.read_bytes())
         for name, command in {
             "journal.txt": "journalctl -o short-monotonic -b --no-pager",
             "dmesg.txt": "dmesg",
             "processes.txt": HANGING,
+            "jobs.txt": "systemctl list-jobs; systemctl --failed --no-pager",
         }.items():
             try:
                 self.qemu.agent.sync(10)  # an answer that came too late may still be in the channel
@@ -197,6 +223,14 @@ class Machine:
             except (AgentError, CommandError, OSError) as error:  # what it told before is kept
                 text = f"not to be had: {error}\n"
             (folder / name).write_text(text)
+
+    def _ask_the_kernel(self) -> None:
+        """Who has no agent left has Alt+SysRq: what the processors do and which tasks are blocked, on the console."""
+        for key, answer in {"9": "Changing Loglevel", "l": "Show backtrace", "w": "Show Blocked State"}.items():
+            self.qmp("human-monitor-command", **{"command-line": f"sendkey alt-sysrq-{key}"})
+            deadline = time.monotonic() + 10
+            while answer not in self.qemu.console_log.read_text(errors="replace") and time.monotonic() < deadline:
+                time.sleep(0.1)
 
 
 def _text(command: str | list[str]) -> str:

@@ -320,7 +320,7 @@ def test_a_group_that_the_settings_name_may_switch(vm: Machine) -> None:
 
 
 def test_what_a_caller_who_goes_away_has_begun_is_finished_and_the_rest_withdrawn(vm: Machine) -> None:
-    variant(vm, delay_ms=4000)
+    variant(vm, delay_ms=8000)
     first = vm.start(words("Set", "root", True, {"devices": [E1000E], "flavour": "vfio"}))
     call_until_step(vm, E1000E, "binding to test_vfio_pci")
     # The second one waits for its turn behind the first.
@@ -356,7 +356,7 @@ def test_a_call_during_a_restart_waits_for_the_new_daemon(vm: Machine) -> None:
     vm.run("systemctl stop flavourd")
     assert not alive(vm)
     assert call(vm, "Set", devices=[E1000E], flavour="vfio").error is None, "the socket starts it"
-    assert alive(vm)
+    vm.wait_for("systemctl is-active flavourd")  # it answers before systemd has seen to all that follows a start
     assert vm.driver(E1000E) == "vfio-pci"
 
 

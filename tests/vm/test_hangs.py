@@ -23,8 +23,8 @@ SLEEPS_IN = "vfio_unregister_group_dev"
 OTHERS = (E1000E_TWIN, VIRTIO_NET, E1000, E1000_TWIN, E1000E_TWIN)
 
 
-def short_deadline(vm: Machine) -> None:
-    drop_in(vm, "ExecStart=\nExecStart=/usr/sbin/flavourd --deadline 3\n")
+def short_deadline(vm: Machine, seconds: int = 3) -> None:
+    drop_in(vm, f"ExecStart=\nExecStart=/usr/sbin/flavourd --deadline {seconds}\n")
 
 
 def make_stuck(vm: Machine, address: str) -> int:
