@@ -14,6 +14,7 @@ from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT, Flavours
 from flavourd.guards import findings
 from flavourd.host import Host
+from flavourd.keys import Keys
 from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind, Outcome, errno_text, refused
 from flavourd.plan import Plan, by_policy, guarded, plan
@@ -63,7 +64,7 @@ class _Prospect:
 
 def answer(
     requests: Sequence[Request],
-    keys: Collection[str],
+    keys: Keys,
     host: Host,
     rules: Rules,
     tell: TellOf,
@@ -74,8 +75,9 @@ def answer(
     """
 
     def wait(pid: int) -> None:
+        who = f"worker {pid} of an earlier flavourd" if pid else "workers of an earlier flavourd, which lslocks names"
         for number in range(len(requests)):
-            tell(number, Step(What.BEGUN, f"waiting for worker {pid} of an earlier flavourd", pid))
+            tell(number, Step(What.BEGUN, f"waiting for {who}", pid))
 
     with ExitStack() as stack:
         try:

@@ -18,6 +18,7 @@ from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT, Flavours
 from flavourd.host import Host
 from flavourd.journal import since_boot
+from flavourd.keys import Keys
 from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind, Outcome, refused
 from flavourd.policy.flavours import read_flavours
@@ -173,20 +174,20 @@ class Desk:
 
     def _queue(self, requests: Sequence[Request], *, first: bool = False, deadline: float | None = None) -> None:
         meant = [self._meant(request) for request in requests]
-        keys = frozenset(key for request in meant for key in self._keys(request.device))
+        keys = Keys().union(*(self._keys(request.device) for request in meant))
         self.turns.take_on(meant, keys, first=first, deadline=deadline)
 
     def _meant(self, request: Request) -> Request:
         """The device that stands there now is the one that is meant."""
         return request if request.instance else replace(request, instance=self.host.sysfs.instance(request.device))
 
-    def _keys(self, device: DeviceId) -> frozenset[str]:
+    def _keys(self, device: DeviceId) -> Keys:
         serial = self.settings.serial_drivers
         keys = self.host.kin.keys(device, serial)
         with suppress(FlavourError):  # it cannot be read: the device counts as never touched
             record = self.host.journal.record(device, set_aside=False)
             if record and record.original.driver in serial:  # on the way back
-                keys |= {f"driver {record.original.driver}"}
+                keys = keys.union(Keys(alone=frozenset({f"driver {record.original.driver}"})))
         return keys
 
     def forget(self, devices: Iterable[DeviceId]) -> None:
@@ -227,9 +228,7 @@ class Desk:
         settings = read_settings(self._root)
         return read_flavours(self._root), settings, settings.changers()
 
-    def _begin(
-        self, requests: Sequence[Request], keys: frozenset[str]
-    ) -> Callable[[TellOf], list[Outcome]] | FlavourError:
+    def _begin(self, requests: Sequence[Request], keys: Keys) -> Callable[[TellOf], list[Outcome]] | FlavourError:
         """The work for requests whose turn has come, if somebody still waits for it. If this daemon dies before the
         answer, the next one goes on.
         """

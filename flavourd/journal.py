@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,11 +20,13 @@ from typing import Any
 
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
+from flavourd.keys import Keys
 from flavourd.record import Record, changed, step
 from flavourd.request import OWN, Origin, Request
 from flavourd.use import Guard, Severity
 
 _LONGEST = 1 << 24  # bytes; none of our files comes near it
+_HOLDER = b"%010d"  # its number; 0 for those who share
 _LATEST = 1e11  # seconds since boot from which a date can still be reckoned
 
 
@@ -153,26 +155,29 @@ class Journal:
     # --- locks
 
     @contextmanager
-    def locked(self, keys: Collection[str], wait: Callable[[int], None] = lambda _pid: None) -> Iterator[None]:
-        """Alone with all that shares one of these keys (see kin.py).
+    def locked(self, keys: Keys, wait: Callable[[int], None] = lambda _pid: None) -> Iterator[None]:
+        """With these keys (see kin.py), and so without anybody who conflicts with them.
 
         A worker may outlive its daemon; its successor waits here until the kernel has let the first one go. wait:
-        called before, with the number of the process that is waited for (0 if it is not told).
+        called before, with the number of the process that is waited for (0 if it is not told: there may be several).
         """
         with ExitStack() as stack:
-            for key in sorted(keys):  # in one order, or two could wait for each other
+            for key in keys:  # in one order, or two could wait for each other
+                alone = key in keys.alone
+                how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
                 fd = os.open(self._lock_file(key), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
                 stack.callback(os.close, fd)
                 try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(fd, how | fcntl.LOCK_NB)
                 except BlockingIOError:
                     wait(_holder(fd))
-                    fcntl.flock(fd, fcntl.LOCK_EX)
-                os.ftruncate(fd, os.pwrite(fd, str(os.getpid()).encode(), 0))
+                    fcntl.flock(fd, how)
+                # Always as long, and written at once: whoever reads meanwhile finds a whole number.
+                os.pwrite(fd, _HOLDER % (os.getpid() if alone else 0), 0)
             yield
 
     def in_work(self, key: str) -> bool:
-        """Whether a worker, of whichever daemon, holds this key now."""
+        """Whether a worker, of whichever daemon, has this key alone now."""
         try:
             fd = os.open(self._lock_file(key), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Which devices must not be switched at the same time: those of one IOMMU group, a PF and its VFs, and those of a
-driver that wants them one by one.
+"""Which devices must not be switched at the same time: those of one IOMMU group, a PF and each of its VFs, and those
+of a driver that wants them one by one.
 
 Only links are read, which no driver can hold up: the daemon itself looks here.
 """
@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from flavourd.device import DeviceId
+from flavourd.keys import Keys
 from flavourd.sysfs import device_id, entries, link_name
 
 
@@ -17,22 +18,23 @@ class Kin:
     def __init__(self, root: Path = Path("/")) -> None:
         self._buses = str(root / "sys/bus")
 
-    def keys(self, device: DeviceId, serial_drivers: Collection[str] = ()) -> frozenset[str]:
-        """What a device has in common with others, in words: whoever shares a key takes turns.
+    def keys(self, device: DeviceId, serial_drivers: Collection[str] = ()) -> Keys:
+        """What a device has in common with others, in words.
 
-        Always its own name; `IOMMU group 9`; `PF pci/0000:65:00.0` for the PF and for each VF of it; `driver ioatdma`.
+        Alone: always its own name; `IOMMU group 9`; `PF pci/0000:65:00.0` for that PF, whose switch may remove the
+        VFs; `driver ioatdma`. Shared: the PF, for each VF of it.
         """
         place = self._place(device)
-        found = {str(device)}
+        alone, shared = {str(device)}, set()
         if group := link_name(f"{place}/iommu_group"):
-            found.add(f"IOMMU group {group}")
+            alone.add(f"IOMMU group {group}")
         if pf := device_id(f"{place}/physfn"):
-            found.add(f"PF {pf}")
+            shared.add(f"PF {pf}")
         elif os.path.exists(f"{place}/sriov_totalvfs"):
-            found.add(f"PF {device}")
+            alone.add(f"PF {device}")
         if (driver := link_name(f"{place}/driver")) in serial_drivers:
-            found.add(f"driver {driver}")
-        return frozenset(found)
+            alone.add(f"driver {driver}")
+        return Keys(frozenset(alone), frozenset(shared))
 
     def group(self, device: DeviceId) -> tuple[DeviceId, ...]:
         """The endpoints in the device's IOMMU group, by name: bridges stay with the host. Itself, if it has none."""

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Whose turn it is: what shares a key (a device, an IOMMU group, a PF) one after the other, all else side by side.
+"""Whose turn it is: what conflicts (see kin.py) one after the other, all else side by side.
 
 Every request that is taken on gets an answer within the deadline of its turn, whatever the kernel does. A turn whose
-worker is past it is stuck: what shares a key with it is refused until the kernel lets go, and what came of it is then
+worker is past it is stuck: what conflicts with it is refused until the kernel lets go, and what came of it is then
 told too.
 """
 
 import asyncio
 import traceback
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
+from flavourd.keys import Keys
+from flavourd.lines import Lines
 from flavourd.outcome import Kind, Outcome, refused
 from flavourd.request import Origin, Request
 from flavourd.step import Step, What
@@ -25,16 +27,16 @@ _WORKERS_AT_ONCE = 16
 _SLOT_SECONDS = 5.0
 # Who asks faster than the kernel switches must not cost memory without end.
 _MOST_WAITING_FOR_A_DEVICE = 256
+_WAITING = Step(What.WAITING, "waiting for its turn")
 
 
 class _Turn:
-    """Requests that are carried out together, and the keys that nobody else may have meanwhile."""
+    """Requests that are carried out together, and the keys that they need meanwhile."""
 
-    def __init__(self, requests: Sequence[Request], keys: frozenset[str], deadline: float) -> None:
+    def __init__(self, requests: Sequence[Request], keys: Keys, deadline: float) -> None:
         self.requests, self.keys, self.deadline = tuple(requests), keys, deadline
         self.devices = frozenset(request.device for request in requests)
-        self.step: tuple[Request, Step] = (self.requests[0], Step(What.WAITING, "waiting for its turn"))
-        self.dropped = False
+        self.step: tuple[Request, Step] = (self.requests[0], _WAITING)
         self.refused: FlavourError | None = None
         self.stuck: Stuck | None = None
 
@@ -51,7 +53,7 @@ class Turns:
 
     def __init__(
         self,
-        begin: Callable[[Sequence[Request], frozenset[str]], Callable[[TellOf], list[Outcome]] | FlavourError],
+        begin: Callable[[Sequence[Request], Keys], Callable[[TellOf], list[Outcome]] | FlavourError],
         answered: Callable[[Sequence[Outcome], bool], None],
         told: Callable[[Request, Step], None],
         inquire: Callable[[Request, int, Step], Awaitable[Stuck]],
@@ -59,8 +61,9 @@ class Turns:
     ) -> None:
         self._begin, self._answered, self._told, self._inquire = begin, answered, told, inquire
         self.deadline = deadline
-        self._lines: dict[str, deque[_Turn]] = {}
-        self._holders: dict[str, _Turn] = {}
+        self._lines: Lines[_Turn] = Lines()
+        self._waiting: dict[_Turn, None] = {}  # for a key or for a slot
+        self._sleeping: list[_Turn] = []  # in the kernel, past the deadline
         self._servers: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_WORKERS_AT_ONCE)
         self._all_answered = asyncio.Event()
@@ -72,12 +75,12 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        return sum(len(turn.requests) for turn in self._in_line())
+        return sum(len(turn.requests) for turn in self._waiting)
 
     def take_on(
         self,
         requests: Sequence[Request],
-        keys: frozenset[str],
+        keys: Keys,
         *,
         first: bool = False,
         deadline: float | None = None,
@@ -88,7 +91,7 @@ class Turns:
         self.open += len(requests)
         self._all_answered.clear()
         turn = _Turn(requests, keys, self.deadline if deadline is None else deadline)
-        if ahead := next((held for key in sorted(keys) if (held := self._holders.get(key)) and held.stuck), None):
+        if ahead := next((each for each in self._sleeping if each.keys.between(keys)), None):
             self._answer(_refused_for(turn, ahead), begun=False)
             return
         if not first and any(self._not_done[device] >= _MOST_WAITING_FOR_A_DEVICE for device in turn.devices):
@@ -96,31 +99,24 @@ class Turns:
             self._answer(_refused(requests, Code.TOO_MANY, sentence, "wait for their answers"), begun=False)
             return
         self._not_done.update(turn.devices)
-        for key in keys:
-            line = self._lines.setdefault(key, deque())
-            line.appendleft(turn) if first else line.append(turn)
+        self._waiting[turn] = None
         for request in requests:
-            self.steps.setdefault(request.device, turn.step[1])
-            self._told(request, turn.step[1])
-        self._advance([turn])
+            self.steps.setdefault(request.device, _WAITING)
+            self._told(request, _WAITING)
+        self._serve_all(self._lines.join(turn, keys, first=first))
 
     def drop_waiting(self, wanted: Callable[[Request], bool] = lambda _request: True) -> list[Request]:
         """Forget those of the waiting requests for which `wanted` is true, and say which they were. They get no
         answer.
         """
-        turns = [turn for turn in self._in_line() if any(map(wanted, turn.requests))]
-        dropped = [request for turn in turns for request in turn.requests]
-        for turn in turns:
-            self._leave_line(turn)
+        dropped = [request for turn in self._drop(self._waiting_for(wanted)) for request in turn.requests]
         self.open -= len(dropped)
         self._look()
         return dropped
 
     def withdraw(self, wanted: Callable[[Request], bool]) -> int:
         """Refuse those of the waiting requests for which `wanted` is true: they are not wanted any more. How many."""
-        turns = [turn for turn in self._in_line() if any(map(wanted, turn.requests))]
-        for turn in turns:
-            self._leave_line(turn)
+        turns = self._drop(self._waiting_for(wanted))
         for turn in turns:
             sentence, hint = "it was withdrawn before its turn came", "ask again if you still want it"
             self._answer(_refused(turn.requests, Code.WITHDRAWN, sentence, hint), begun=False)
@@ -130,40 +126,18 @@ class Turns:
         """Wait until no request is open. One that is stuck has its answer."""
         await self._all_answered.wait()
 
-    # --- lines
+    # --- turns that wait
 
-    def _in_line(self) -> list[_Turn]:
-        """Who waits for a key or for a slot."""
-        return list(dict.fromkeys(turn for line in self._lines.values() for turn in line))
+    def _waiting_for(self, wanted: Callable[[Request], bool]) -> list[_Turn]:
+        return [turn for turn in self._waiting if any(map(wanted, turn.requests))]
 
-    def _advance(self, turns: Iterable[_Turn]) -> None:
-        """Let those of these begin who are the first at each of their keys."""
+    def _drop(self, turns: list[_Turn]) -> list[_Turn]:
+        """They will not begin."""
         for turn in turns:
-            free = all(self._lines[key][0] is turn and key not in self._holders for key in turn.keys)
-            if free:
-                self._holders.update(dict.fromkeys(turn.keys, turn))
-                server = asyncio.create_task(self._serve(turn))
-                self._servers.add(server)  # the loop itself keeps only a weak reference
-                server.add_done_callback(self._servers.discard)
-
-    def _leave_line(self, turn: _Turn) -> None:
-        """It will not begin."""
-        turn.dropped = True
-        self._step_out(turn)
-        self._done(turn)
-        if not any(self._holders.get(key) is turn for key in turn.keys):  # else its server lets the next one begin
-            self._advance(self._next(turn))
-
-    def _step_out(self, turn: _Turn) -> None:
-        for key in turn.keys:
-            line = self._lines[key]
-            line.remove(turn)
-            if not line:
-                del self._lines[key]
-
-    def _next(self, turn: _Turn) -> list[_Turn]:
-        """The first in line at each of its keys."""
-        return list(dict.fromkeys(self._lines[key][0] for key in turn.keys if key in self._lines))
+            del self._waiting[turn]
+            self._done(turn)
+        self._serve_all(self._lines.leave(*turns))
+        return turns
 
     def _done(self, turn: _Turn) -> None:
         for device in turn.devices:
@@ -171,33 +145,34 @@ class Turns:
             if not self._not_done[device]:
                 del self._not_done[device]
                 self.steps.pop(device, None)
-            elif not turn.dropped:  # else another one may be at work, and the step is its
-                self.steps[device] = Step(What.WAITING, "waiting for its turn")
 
     # --- one turn
 
+    def _serve_all(self, turns: Iterable[_Turn]) -> None:
+        for turn in turns:
+            server = asyncio.create_task(self._serve(turn))
+            self._servers.add(server)  # the loop itself keeps only a weak reference
+            server.add_done_callback(self._servers.discard)
+
     async def _serve(self, turn: _Turn) -> None:
         async with self._slots:
-            worker = None
-            if not turn.dropped:  # while it waited for the slot
-                self._step_out(turn)
-                worker = self._start(turn)
-            if worker:
+            if turn not in self._waiting:  # it was dropped
+                return
+            del self._waiting[turn]
+            if worker := self._start(turn):
                 await asyncio.wait((worker.done,), timeout=min(_SLOT_SECONDS, turn.deadline))
         if worker:
             if not worker.done.done():  # it sleeps in the kernel and needs no slot for that
                 await asyncio.wait((worker.done,), timeout=max(0, turn.deadline - _SLOT_SECONDS))
             if not worker.done.done():
                 await self._wait_for_kernel(turn, worker)
-        for key in turn.keys:
-            del self._holders[key]
-        if not turn.dropped:
-            self._done(turn)
+        self._done(turn)
+        self.steps.update(dict.fromkeys(turn.devices & self._not_done.keys(), _WAITING))
         if turn.refused:
             self._answer([refused(request, turn.refused) for request in turn.requests], begun=False)
         if worker:
             self._answer(_outcomes(turn, worker))  # may take on a request that goes before all others
-        self._advance(self._next(turn))
+        self._serve_all(self._lines.leave(turn))
 
     def _start(self, turn: _Turn) -> Worker[list[Outcome]] | None:
         def told(numbered: tuple[int, Step]) -> None:
@@ -228,14 +203,13 @@ class Turns:
         if worker.done.done():  # it woke while we asked
             return
         turn.stuck = stuck
+        self._sleeping.append(turn)
         self.stuck.update(dict.fromkeys(turn.devices, stuck))
         self._answer([self._told_stuck(each, stuck) for each in turn.requests])
-        behind = list(dict.fromkeys(each for key in turn.keys for each in self._lines.get(key, ())))
-        for each in behind:
-            self._leave_line(each)
-        for each in behind:
+        for each in self._drop(self._lines.behind(turn)):
             self._answer(_refused_for(each, turn), begun=False)
         await asyncio.wait((worker.done,))
+        self._sleeping.remove(turn)
         for device in turn.devices:
             del self.stuck[device]
         self.open += len(turn.requests)  # the end of it is one more answer
@@ -268,7 +242,7 @@ def _refused_for(turn: _Turn, ahead: _Turn) -> list[Outcome]:
     if shared := sorted(map(str, turn.devices & ahead.devices)):
         sentence = f"an earlier switch of {', '.join(shared)} is still stuck in the kernel: {ahead.stuck}"
         return _refused(turn.requests, Code.STUCK, sentence, hint)
-    devices, keys = ", ".join(sorted(map(str, ahead.devices))), " and ".join(sorted(turn.keys & ahead.keys))
+    devices, keys = ", ".join(sorted(map(str, ahead.devices))), " and ".join(sorted(turn.keys.between(ahead.keys)))
     sentence = f"it shares {keys} with {devices}, which is stuck in the kernel: {ahead.stuck}"
     return _refused(turn.requests, Code.KIN_STUCK, sentence, hint)
 

@@ -14,6 +14,7 @@ from flavourd.device import PARKED, Binding, DeviceId, Sriov
 from flavourd.errors import Code, FlavourError
 from flavourd.flavour import Flavour, FlavourOnBus, Flavours, Universal
 from flavourd.host import Host
+from flavourd.keys import Keys
 from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind, Outcome
 from flavourd.plan import Plan
@@ -61,9 +62,12 @@ def no_step(_number: int, step: Step) -> None:
     pytest.fail(f"nothing was to be done, and this was told: {step.text}")
 
 
+def keys_of(*devices: DeviceId) -> Keys:
+    return Keys(frozenset(map(str, devices)))
+
+
 def ask_all(where: Host, *requests: Request, rules: Rules = _RULES) -> list[Outcome]:
-    keys = {str(request.device) for request in requests}
-    return answer(requests, keys, where, rules, no_step)
+    return answer(requests, keys_of(*(request.device for request in requests)), where, rules, no_step)
 
 
 def ask(where: Host, wanted: str, origin: Origin) -> Outcome:
@@ -115,7 +119,7 @@ def test_a_record_of_other_hardware_is_dropped_and_does_not_count(tree: Tree) ->
     assert where.journal.record(_ID) is None
 
 
-def test_a_finished_switch_whose_end_was_not_written_down_is_written_down(tree: Tree) -> None:
+def test_a_finished_switch_whose_end_was_not_written_down_is_written_dkeys_of(tree: Tree) -> None:
     where = host(tree)
     tree({f"{_PATH}/vfio-dev/vfio0/": ""})
     record(where, unfinished=True)
@@ -334,8 +338,7 @@ def test_if_one_of_several_is_another_device_now_none_is_touched_and_what_was_ha
         for device, instance in ((_ID, own), (_OTHER, other + 1))
     ]
     steps: list[Step] = []
-    keys = {str(_ID), str(_OTHER)}
-    told = answer(requests, keys, where, _RULES, lambda _, step: steps.append(step))
+    told = answer(requests, keys_of(_ID, _OTHER), where, _RULES, lambda _, step: steps.append(step))
     assert [(outcome.kind, outcome.code) for outcome in told] == [
         (Kind.UNDONE, Code.TOGETHER),
         (Kind.REFUSED, Code.NO_DEVICE),
@@ -350,7 +353,7 @@ def test_if_one_of_several_is_another_device_now_none_is_touched_and_what_was_ha
 def test_what_the_kernel_let_go_so_late_that_it_is_not_wanted_any_more_is_not_even_begun(tree: Tree) -> None:
     where = host(tree)
     before = untouched(tree({}))
-    (told,) = answer([Request(_ID, "vfio", Origin.VARLINK)], {str(_ID)}, where, _RULES, no_step, lambda: False)
+    (told,) = answer([Request(_ID, "vfio", Origin.VARLINK)], keys_of(_ID), where, _RULES, no_step, lambda: False)
     assert (told.kind, told.code) == (Kind.REFUSED, Code.STUCK)
     assert told.hint
     assert untouched(tree({})) == before
@@ -360,14 +363,14 @@ def test_what_is_done_already_is_told_so_however_late_it_is(tree: Tree) -> None:
     where = host(tree)
     tree({f"{_PATH}/vfio-dev/vfio0/": ""})
     record(where, unfinished=True)
-    (told,) = answer([Request(_ID, "vfio", Origin.RECOVERY)], {str(_ID)}, where, _RULES, no_step, lambda: False)
+    (told,) = answer([Request(_ID, "vfio", Origin.RECOVERY)], keys_of(_ID), where, _RULES, no_step, lambda: False)
     assert told.kind is Kind.ALREADY
 
 
 # --- several together
 
 
-def test_several_that_are_all_there_already_stay_there_whoever_uses_them_though_their_end_was_not_written_down(
+def test_several_that_are_all_there_already_stay_there_whoever_uses_them_though_their_end_was_not_written_dkeys_of(
     tree: Tree,
 ) -> None:
     """Whoever began to use them after the last of them was switched does so rightly."""
@@ -427,7 +430,7 @@ def test_what_was_left_half_done_is_put_back_even_if_its_wish_cannot_be_fulfille
     record(where, unfinished=True)
     steps: list[tuple[int, Step]] = []
     requests = [Request(_OTHER, "no", Origin.VARLINK), Request(_ID, "vfio", Origin.VARLINK)]
-    told = answer(requests, {str(_ID), str(_OTHER)}, where, _RULES, lambda *step: steps.append(step))
+    told = answer(requests, keys_of(_ID, _OTHER), where, _RULES, lambda *step: steps.append(step))
     assert [(outcome.kind, outcome.code) for outcome in told] == [
         (Kind.REFUSED, Code.UNKNOWN_FLAVOUR),
         (Kind.UNDONE, Code.TOGETHER),
@@ -451,21 +454,28 @@ def test_what_cannot_be_written_down_is_not_begun(tree: Tree, size: int) -> None
     assert list(where.journal.records()) == []
 
 
-def test_who_waits_for_an_earlier_worker_tells_so_for_every_device(tree: Tree) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_who_waits_for_an_earlier_worker_tells_so_for_every_device(tree: Tree, alone: bool) -> None:
     where = host(tree)
     tree({f"{path}/vfio-dev/vfio0/": "" for path in (_PATH, _OTHER_PATH)})
     steps: list[tuple[int, Step]] = []
+    key = frozenset({"PF pci/0000:03:00.0"})
     with ExitStack() as earlier:
-        earlier.enter_context(where.journal.locked(["IOMMU group 7"]))
+        earlier.enter_context(where.journal.locked(Keys(alone=key) if alone else Keys(shared=key)))
 
         def tell(number: int, step: Step) -> None:
             steps.append((number, step))
             earlier.close()
 
         requests = [Request(device, "vfio", Origin.VARLINK) for device in (_ID, _OTHER)]
-        told = answer(requests, ["IOMMU group 7", str(_ID)], where, _RULES, tell)
+        told = answer(requests, keys_of(_ID).union(Keys(key)), where, _RULES, tell)
     assert [outcome.kind for outcome in told] == [Kind.ALREADY, Kind.ALREADY]
-    waiting = Step(What.BEGUN, f"waiting for worker {os.getpid()} of an earlier flavourd", os.getpid())
+    who = (
+        f"worker {os.getpid()} of an earlier flavourd"
+        if alone
+        else "workers of an earlier flavourd, which lslocks names"
+    )
+    waiting = Step(What.BEGUN, f"waiting for {who}", os.getpid() if alone else 0)
     assert steps == [(0, waiting), (1, waiting)]
 
 
@@ -513,7 +523,7 @@ def waits(where: Host) -> bool:
 
 
 def told_of(where: Host, *requests: Request) -> list[Outcome]:
-    return answer(requests, {str(request.device) for request in requests}, where, _RULES, lambda *_: None)
+    return answer(requests, keys_of(*(request.device for request in requests)), where, _RULES, lambda *_: None)
 
 
 def test_what_was_parked_for_a_rule_that_cannot_have_it_is_left_to_the_bus(tree: Tree) -> None:
@@ -625,7 +635,7 @@ def test_an_interrupted_change_of_vfs_ends_with_what_was_before(tree: Tree) -> N
     root = tree(_FREE_VF | {f"{_PATH}/sriov_drivers_autoprobe": "0\n"})
     made = replace(record(where, unfinished=True), flavour="default", sriov=Sriov(0, total=7), override=None)
     where.journal.save(made)
-    (told,) = answer([Request(_ID, "default", Origin.PUT_BACK)], {str(_ID)}, where, _RULES, lambda *_: None)
+    (told,) = answer([Request(_ID, "default", Origin.PUT_BACK)], keys_of(_ID), where, _RULES, lambda *_: None)
     assert (told.kind, told.driver) == (Kind.SWITCHED, "e1000e")
     assert [(root / _PATH / f"sriov_{name}").read_text() for name in ("numvfs", "drivers_autoprobe")] == ["0\n", "1\n"]
     assert where.journal.record(_ID) is None
@@ -635,6 +645,6 @@ def test_a_wish_for_vfs_that_had_not_begun_when_the_daemon_died_is_not_overtaken
     where = host(tree)
     tree(_FREE_VF)
     (told,) = answer(
-        [replace(ruled("default", vfs=3), origin=Origin.RECOVERY)], {str(_ID)}, where, _RULES, lambda *_: None
+        [replace(ruled("default", vfs=3), origin=Origin.RECOVERY)], keys_of(_ID), where, _RULES, lambda *_: None
     )
     assert told.code is not Code.OVERTAKEN

@@ -21,6 +21,7 @@ from flavourd.journal import since_boot
 from flavourd.outcome import Kind, Outcome
 from flavourd.record import Record
 from flavourd.request import Origin, Request
+from flavourd.step import What
 
 from .conftest import Tree
 from .full import full_at
@@ -222,6 +223,29 @@ def test_devices_whose_way_back_leads_to_a_driver_that_wants_them_one_by_one_tak
         assert [code for _, _, code in room.told()] == [Code.UNKNOWN_FLAVOUR] * 2
         locks = {path.name for path in (room.root / "run/flavourd/locks").iterdir()}
         assert ("driver ioatdma" in locks) is serial
+
+    run(test)
+
+
+def test_the_vfs_of_a_pf_are_at_work_at_the_same_time_and_the_pf_when_they_are_done(tree: Tree) -> None:
+    vfs, pf = (_ONE, _TWO), DeviceId("pci", "0000:03:00.0")
+    tree(pci(pf, {"sriov_totalvfs": "7\n"}))
+    for vf in vfs:
+        tree(pci(vf, {"physfn": f"-> ../{pf.name}"}))
+
+    async def test() -> None:
+        room = Room(tree)
+        locks = [room.busy(str(vf)) for vf in vfs]
+        for device in (*vfs, pf):
+            room.desk.ask([ask(device, "no such flavour")])
+        steps = room.desk.turns.steps
+        await room.until(lambda: all(steps[vf].text.startswith("waiting for workers") for vf in vfs))
+        assert steps[pf].what is What.WAITING
+        for lock in reversed(locks):
+            os.close(lock)
+        await room.finished()
+        assert {device for device, _, code in room.told()[:2] if code is Code.UNKNOWN_FLAVOUR} == {*vfs}
+        assert room.told()[2] == (pf, Kind.REFUSED, Code.UNKNOWN_FLAVOUR)
 
     run(test)
 

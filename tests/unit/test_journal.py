@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from flavourd.device import Binding, DeviceId, Sriov
 from flavourd.errors import Code, FlavourError
 from flavourd.journal import Journal, since_boot
+from flavourd.keys import Keys
 from flavourd.record import Record, step
 from flavourd.request import Origin, Request
 from flavourd.use import Guard, Severity
@@ -29,15 +31,18 @@ _RECORD = Record(_A, 7, Binding("e1000e"), "vfio", "vfio-pci")
 _RECORDS, _BEGUN = "run/flavourd/records", "run/flavourd/begun"
 _RECORD_FILE, _BEGUN_FILE = f"{_RECORDS}/pci:{_A.name}.json", f"{_BEGUN}/pci:{_A.name}"
 
-# Holds the lock of a key until its standard input ends.
+# Holds the lock of a key, `alone` or `shared`, until its standard input ends.
 _HOLDER = """
 import sys
 from pathlib import Path
 from flavourd.journal import Journal
-with Journal(Path(sys.argv[1])).locked([sys.argv[2]]):
+from flavourd.keys import Keys
+root, how, key = sys.argv[1:]
+with Journal(Path(root)).locked(Keys(**{how: frozenset({key})})):
     print("held", flush=True)
     sys.stdin.read()
 """
+_OWN, _OTHER = (Keys(frozenset({str(device)})) for device in (_A, _B))
 
 
 @pytest.fixture
@@ -327,6 +332,19 @@ def test_a_write_that_fails_leaves_the_old_record_whole(journal: Journal, tmp_pa
     assert journal.record(_A) == _RECORD
 
 
+@contextmanager
+def holder(root: Path, how: str = "alone", key: str = str(_A)) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has a key; killed in the end, if it still lives."""
+    arguments = [sys.executable, "-c", _HOLDER, str(root), how, key]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
 def locked_against(root: Path, how: int) -> bool:
     (file,) = (root / "run/flavourd/locks").iterdir()
     with file.open() as stream:
@@ -339,21 +357,16 @@ def locked_against(root: Path, how: int) -> bool:
 
 @pytest.mark.parametrize("how", [fcntl.LOCK_EX, fcntl.LOCK_SH])
 def test_a_lock_excludes_a_second_process_until_the_first_one_ends(journal: Journal, tmp_path: Path, how: int) -> None:
-    arguments = [sys.executable, "-c", _HOLDER, str(tmp_path), str(_A)]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == "held\n"
+    with holder(tmp_path):
         assert locked_against(tmp_path, how)
-        holder.kill()
-        holder.wait(timeout=30)
     assert not locked_against(tmp_path, how)
-    with journal.locked([str(_A)]):
+    with journal.locked(_OWN):
         assert locked_against(tmp_path, how)
 
 
 def test_a_lock_is_given_back_after_an_error_and_leaves_no_descriptor(journal: Journal, tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(ZeroDivisionError), journal.locked([str(_A)]):
+    with pytest.raises(ZeroDivisionError), journal.locked(_OWN):
         assert locked_against(tmp_path, fcntl.LOCK_EX)
         raise ZeroDivisionError
     assert not locked_against(tmp_path, fcntl.LOCK_EX)
@@ -361,7 +374,7 @@ def test_a_lock_is_given_back_after_an_error_and_leaves_no_descriptor(journal: J
 
 
 def test_locks_of_two_devices_do_not_meet(journal: Journal, tmp_path: Path) -> None:
-    with journal.locked([str(_A)]), journal.locked([str(_B)]):
+    with journal.locked(_OWN), journal.locked(_OTHER):
         assert len(list((tmp_path / "run/flavourd/locks").iterdir())) == 2
 
 
@@ -421,20 +434,57 @@ def test_who_only_looks_does_not_set_a_corrupt_record_aside(journal: Journal, tm
 
 
 def test_who_waits_for_a_lock_learns_before_for_whom(journal: Journal, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-c", _HOLDER, str(tmp_path), str(_A)]
     waited_for: list[int] = []
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == "held\n"
+    with holder(tmp_path) as other:
 
         def wait(pid: int) -> None:
             waited_for.append(pid)
-            holder.kill()
+            other.kill()
 
-        with journal.locked([str(_A)], wait):
-            assert waited_for == [holder.pid]
-    with journal.locked([str(_A)], wait):
-        assert waited_for == [holder.pid], "now there was nobody to wait for"
+        with journal.locked(_OWN, wait):
+            assert waited_for == [other.pid]
+    with journal.locked(_OWN, wait):
+        assert waited_for == [other.pid], "now there was nobody to wait for"
+
+
+def test_a_lock_that_is_shared_excludes_only_who_wants_it_alone_who_is_not_told_one_of_them_for_all(
+    journal: Journal, tmp_path: Path
+) -> None:
+    shared = Keys(shared=_OWN.alone)
+    waited_for: list[int] = []
+    with journal.locked(_OWN):
+        """Whose number stays in the file must not be taken for one of theirs."""
+    with holder(tmp_path, "shared") as one, holder(tmp_path, "shared") as other:
+        with journal.locked(shared, waited_for.append):
+            assert waited_for == []
+            assert locked_against(tmp_path, fcntl.LOCK_EX)
+        assert not locked_against(tmp_path, fcntl.LOCK_SH)
+        assert not journal.in_work(str(_A)), "nobody has it alone"
+        one.kill()
+        one.wait(timeout=30)
+
+        def wait(pid: int) -> None:
+            waited_for.append(pid)
+            other.kill()
+
+        with journal.locked(_OWN, wait):
+            assert waited_for == [0]
+            assert locked_against(tmp_path, fcntl.LOCK_SH)
+            assert journal.in_work(str(_A))
+
+
+def test_who_wants_to_share_a_lock_waits_for_who_has_it_alone(journal: Journal, tmp_path: Path) -> None:
+    with holder(tmp_path, "shared"):
+        """It leaves nothing in the file that would be taken for a number."""
+    waited_for: list[int] = []
+    with holder(tmp_path) as other:
+
+        def wait(pid: int) -> None:
+            waited_for.append(pid)
+            other.kill()
+
+        with journal.locked(Keys(shared=_OWN.alone), wait):
+            assert waited_for == [other.pid]
 
 
 # --- what is appended to a record
@@ -624,15 +674,18 @@ def test_what_somebody_was_killed_over_is_gone_after_the_start(journal: Journal,
 
 
 _KEYS = ["pci/0000:01:00.0", "IOMMU group 9", "PF pci/0000:01:00.0", "driver ioatdma"]
+_ALL = Keys(frozenset(_KEYS))
 
-# Takes the same locks again and again, in the order of its arguments, and tells it.
+# Takes some keys alone and shares others, again and again, and tells whom it has waited for.
 _TAKER = """
 import sys
 from pathlib import Path
 from flavourd.journal import Journal
+from flavourd.keys import Keys
 journal = Journal(Path(sys.argv[1]))
+alone, shared = (frozenset(filter(None, words.split(","))) for words in sys.argv[2:])
 for _ in range(200):
-    with journal.locked(sys.argv[2:]):
+    with journal.locked(Keys(alone, shared), print):
         pass
 """
 
@@ -640,10 +693,10 @@ for _ in range(200):
 def test_of_several_keys_each_is_held_and_each_is_given_back(journal: Journal, tmp_path: Path) -> None:
     assert not any(map(journal.in_work, _KEYS))
     descriptors = len(os.listdir("/proc/self/fd"))
-    with journal.locked(_KEYS):
+    with journal.locked(_ALL):
         assert all(map(journal.in_work, _KEYS))
         assert not journal.in_work("IOMMU group 10")
-        with journal.locked(["IOMMU group 10"]):
+        with journal.locked(Keys(frozenset({"IOMMU group 10"}))):
             assert journal.in_work("IOMMU group 10")
     assert not any(map(journal.in_work, _KEYS))
     assert len(os.listdir("/proc/self/fd")) == descriptors
@@ -654,24 +707,21 @@ def test_of_several_keys_each_is_held_and_each_is_given_back(journal: Journal, t
 
 def test_whoever_shares_one_key_waits_and_is_told_for_whom(journal: Journal, tmp_path: Path) -> None:
     waited_for: list[int] = []
-    arguments = [sys.executable, "-c", _HOLDER, str(tmp_path), _KEYS[1]]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == "held\n"
+    with holder(tmp_path, key=_KEYS[1]) as other:
         assert journal.in_work(_KEYS[1])
         assert not journal.in_work(_KEYS[0])
 
         def wait(pid: int) -> None:
             waited_for.append(pid)
-            holder.kill()
+            other.kill()
 
-        with journal.locked(_KEYS, wait):
-            assert waited_for == [holder.pid]
+        with journal.locked(_ALL, wait):
+            assert waited_for == [other.pid]
 
 
-@pytest.mark.parametrize("told", [b"", b"x", b"-1", b"1 2"])
-def test_a_lock_that_does_not_tell_its_holder_is_waited_for_all_the_same(
-    journal: Journal, tmp_path: Path, told: bytes
+@pytest.mark.parametrize(("told", "pid"), [(b"", 0), (b"x", 0), (b"-1", 0), (b"1 2", 0), (b"4711", 4711)])
+def test_who_holds_a_lock_is_read_as_an_earlier_version_wrote_it_and_else_waited_for_all_the_same(
+    journal: Journal, tmp_path: Path, told: bytes, pid: int
 ) -> None:
     file = tmp_path / "run/flavourd/locks/key"
     file.write_bytes(told)
@@ -683,23 +733,30 @@ def test_a_lock_that_does_not_tell_its_holder_is_waited_for_all_the_same(
             waited_for.append(pid)
             fcntl.flock(holder, fcntl.LOCK_UN)
 
-        with journal.locked(["key"], wait):
-            assert waited_for == [0]
+        with journal.locked(Keys(frozenset({"key"})), wait):
+            assert waited_for == [pid]
 
 
-def test_who_names_the_same_keys_in_another_order_never_waits_for_ever(journal: Journal, tmp_path: Path) -> None:
-    assert not any(map(journal.in_work, _KEYS))
+def test_who_has_some_keys_alone_and_shares_others_never_waits_for_ever_nor_for_nobody(
+    journal: Journal, tmp_path: Path
+) -> None:
     takers = [
-        subprocess.Popen([sys.executable, "-c", _TAKER, str(tmp_path), *keys])
-        for keys in (_KEYS, _KEYS[::-1], _KEYS[2:] + _KEYS[:2])
+        subprocess.Popen(
+            [sys.executable, "-c", _TAKER, str(tmp_path), ",".join(alone), ",".join(shared)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for alone, shared in ((_KEYS, []), (_KEYS[:2], _KEYS[2:]), (_KEYS[3:], _KEYS[:3]), ([], _KEYS))
     ]
-    assert [taker.wait(timeout=60) for taker in takers] == [0, 0, 0]
+    told = {int(pid) for taker in takers for pid in taker.communicate(timeout=60)[0].split()}
+    assert [taker.returncode for taker in takers] == [0] * 4
+    assert told <= {0, *(taker.pid for taker in takers)}, "no number is half of two"
 
 
 def test_if_one_lock_cannot_be_made_the_others_are_given_back(journal: Journal, tmp_path: Path) -> None:
     (tmp_path / "run/flavourd/locks/b").mkdir()
     descriptors = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(IsADirectoryError), journal.locked(["a", "b", "c"]):
+    with pytest.raises(IsADirectoryError), journal.locked(Keys(frozenset("abc"))):
         pytest.fail("it has no lock")
     assert not journal.in_work("a")
     assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flavourd.device import DeviceId
+from flavourd.keys import Keys
 from flavourd.kin import Kin
 
 from .conftest import Tree
@@ -42,28 +43,34 @@ def host(tree: Tree) -> Path:
     )
 
 
+def alone(*keys: str) -> Keys:
+    return Keys(frozenset(keys))
+
+
 def test_a_device_alone_has_nothing_but_its_own_name(host: Path) -> None:
-    assert Kin(host).keys(_ALONE) == {"pci/0000:02:00.0"}
-    assert Kin(host).keys(DeviceId("pci", "0000:ff:00.0")) == {"pci/0000:ff:00.0"}, "nor has one that is not there"
+    assert Kin(host).keys(_ALONE) == alone("pci/0000:02:00.0")
+    assert Kin(host).keys(DeviceId("pci", "0000:ff:00.0")) == alone("pci/0000:ff:00.0"), "nor has one that is not there"
 
 
-def test_a_pf_and_each_of_its_vfs_share_the_pf_and_vfs_of_two_groups_nothing_else(host: Path) -> None:
+def test_a_pf_is_alone_with_what_its_vfs_share(host: Path) -> None:
     kin = Kin(host)
-    assert kin.keys(_PF) == {str(_PF), "IOMMU group 9", f"PF {_PF}"}
-    assert kin.keys(_VF) == {str(_VF), "IOMMU group 10", f"PF {_PF}"}
-    assert kin.keys(_VF) & kin.keys(_OTHER_VF) == {f"PF {_PF}"}
+    assert kin.keys(_PF) == alone(str(_PF), "IOMMU group 9", f"PF {_PF}")
+    assert kin.keys(_VF) == Keys(frozenset({str(_VF), "IOMMU group 10"}), frozenset({f"PF {_PF}"}))
+    assert kin.keys(_VF).between(kin.keys(_PF)) == {f"PF {_PF}"}
+    assert not kin.keys(_VF).between(kin.keys(_OTHER_VF))
 
 
 def test_who_shares_an_iommu_group_shares_a_key_whatever_the_bus(host: Path) -> None:
     kin = Kin(host)
-    assert kin.keys(_PF) & kin.keys(_ON_PLATFORM) == {"IOMMU group 9"}
-    assert kin.keys(_PF) & kin.keys(_BRIDGE) == {"IOMMU group 9"}
-    assert not kin.keys(_PF) & kin.keys(_ALONE)
+    assert kin.keys(_PF).between(kin.keys(_ON_PLATFORM)) == {"IOMMU group 9"}
+    assert kin.keys(_PF).between(kin.keys(_BRIDGE)) == {"IOMMU group 9"}
+    assert not kin.keys(_PF).between(kin.keys(_ALONE))
 
 
 def test_a_driver_is_shared_only_if_it_wants_its_devices_one_by_one(host: Path) -> None:
     kin = Kin(host)
-    assert kin.keys(_PF, ["ioatdma", "igb"]) - kin.keys(_PF) == {"driver igb"}
+    assert kin.keys(_PF, ["ioatdma", "igb"]).alone - kin.keys(_PF).alone == {"driver igb"}
+    assert kin.keys(_OTHER_VF, ["vfio-pci"]).alone - kin.keys(_OTHER_VF).alone == {"driver vfio-pci"}
     assert kin.keys(_PF, ["ioatdma"]) == kin.keys(_PF)
     assert kin.keys(_ALONE, ["igb"]) == kin.keys(_ALONE), "nobody has it"
 

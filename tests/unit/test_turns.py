@@ -18,6 +18,7 @@ import pytest
 
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
+from flavourd.keys import Keys
 from flavourd.outcome import Kind, Outcome
 from flavourd.request import Origin, Request
 from flavourd.step import Step, Tell, What
@@ -64,13 +65,12 @@ class Turned:
         self.not_begun: dict[str, FlavourError] = {}
         self.turns = Turns(self.begin, self.answered, self._told, self.inquire, deadline)
 
-    def take_on(self, *requests: Request, keys: Sequence[str] = (), **rest: Any) -> None:
-        """Together. keys: beside the devices' own."""
-        self.turns.take_on(requests, frozenset({*keys, *(str(each.device) for each in requests)}), **rest)
+    def take_on(self, *requests: Request, keys: Sequence[str] = (), shared: Sequence[str] = (), **rest: Any) -> None:
+        """Together. keys: that they need alone, beside the devices' own."""
+        alone = frozenset({*keys, *(str(each.device) for each in requests)})
+        self.turns.take_on(requests, Keys(alone, frozenset(shared)), **rest)
 
-    def begin(
-        self, requests: Sequence[Request], _keys: frozenset[str]
-    ) -> Callable[[TellOf], list[Outcome]] | FlavourError:
+    def begin(self, requests: Sequence[Request], _keys: Keys) -> Callable[[TellOf], list[Outcome]] | FlavourError:
         if requests[0].wanted in self.not_begun:
             return self.not_begun[requests[0].wanted]
 
@@ -116,7 +116,8 @@ class Turned:
             await asyncio.sleep(0)
         assert (turns.open, turns.waiting) == (0, 0)
         assert (turns.steps, turns.stuck) == ({}, {})
-        assert (turns._lines, turns._holders, turns._not_done) == ({}, {}, {})
+        assert (turns._lines._keys, turns._lines._lines) == ({}, {})
+        assert (turns._waiting, turns._sleeping, turns._not_done) == ({}, [], {})
 
 
 class Puppet:
@@ -235,7 +236,7 @@ def test_never_are_two_at_work_who_share_a_key() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whatever_comes_in_whichever_order_everybody_is_answered_and_nobody_shares_a_key(
+def test_whatever_comes_in_whichever_order_everybody_is_answered_and_nobody_meets_whom_he_conflicts_with(
     puppets: list[Puppet], seed: int
 ) -> None:
     """Turns of one to three devices, some before all others, some withdrawn, some stuck."""
@@ -245,13 +246,13 @@ def test_whatever_comes_in_whichever_order_everybody_is_answered_and_nobody_shar
     class Watched(Turned):
         def __init__(self) -> None:
             super().__init__()
-            self.at_work: dict[str, frozenset[str]] = {}
-            self.begun: list[tuple[str, frozenset[str]]] = []
+            self.at_work: dict[str, Keys] = {}
+            self.begun: list[tuple[str, Keys]] = []
 
-        def begin(self, requests: Sequence[Request], keys: frozenset[str]) -> Callable[[TellOf], list[Outcome]]:
+        def begin(self, requests: Sequence[Request], keys: Keys) -> Callable[[TellOf], list[Outcome]]:
             wanted = requests[0].wanted
             for others in self.at_work.values():
-                assert not keys & others, "two are at work who share a key"
+                assert not keys.between(others), "two are at work who conflict"
             self.at_work[wanted] = keys
             self.begun.append((wanted, keys))
 
@@ -276,7 +277,8 @@ def test_whatever_comes_in_whichever_order_everybody_is_answered_and_nobody_shar
                     late.add(str(number))
                 deadline = 0.0 if dice.random() < 0.1 else None
                 keys = dice.sample("abcdefgh", dice.choice((0, 0, 1, 2)))
-                turned.take_on(*requests, keys=keys, first=first, deadline=deadline)
+                shared = dice.sample("abcdefgh", dice.choice((0, 1, 2)))
+                turned.take_on(*requests, keys=keys, shared=shared, first=first, deadline=deadline)
             elif what < 0.75:
                 victim = str(dice.randrange(number + 1))
                 before, waiting = turned.turns.open, turned.turns.waiting
@@ -291,8 +293,39 @@ def test_whatever_comes_in_whichever_order_everybody_is_answered_and_nobody_shar
         assert answers == Counter(asked), "one answer each, and one more to who was stuck"
         assert turned.at_work == {}
         for key in {key for _, keys in turned.begun for key in keys}:
-            order = [int(wanted) for wanted, keys in turned.begun if key in keys and wanted not in late]
-            assert order == sorted(order)
+            order = [
+                (int(wanted), key in keys.alone) for wanted, keys in turned.begun if key in keys and wanted not in late
+            ]
+            for (before, alone), (after, alone_too) in itertools.combinations(order, 2):
+                assert before < after or not (alone or alone_too)
+
+    run(test)
+
+
+def test_those_who_share_a_key_are_at_work_together_and_who_wants_it_alone_comes_between_them(
+    puppets: list[Puppet],
+) -> None:
+    async def test() -> None:
+        turned = Turned()
+        for number in range(3):
+            turned.take_on(request(DeviceId("pci", str(number)), f"VF {number}"), shared=["PF"])
+        turned.take_on(request(ONE, "PF"), keys=["PF"])
+        turned.take_on(request(OTHER, "late VF"), shared=["PF"])
+        turned.take_on(request(THIRD, "stranger"))
+        await until(lambda: len(puppets) == 4)
+        assert turned.turns.waiting == 2
+        puppets[3].end()
+        assert await turned.count(1) == [("stranger", Kind.SWITCHED, None)]
+        for number in (2, 0, 1):
+            assert len(puppets) == 4
+            puppets[number].end()
+        await until(lambda: len(puppets) == 5)
+        assert (await turned.count(4))[1:] == [(f"VF {number}", Kind.SWITCHED, None) for number in (2, 0, 1)]
+        puppets[4].end()
+        await until(lambda: len(puppets) == 6)
+        puppets[5].end()
+        assert [wanted for wanted, _, _ in (await turned.count(6))[4:]] == ["PF", "late VF"]
+        await turned.nothing_is_left()
 
     run(test)
 
@@ -329,8 +362,21 @@ def test_more_requests_than_slots_are_all_answered() -> None:
     run(test)
 
 
-def test_ten_thousand_requests_of_ten_devices_are_all_answered_and_cost_as_much_each_as_a_few(
-    puppets: list[Puppet], monkeypatch: pytest.MonkeyPatch
+def of_ten_devices(number: int) -> dict[str, list[str]]:
+    return {"keys": [f"group {number % 5}"]}
+
+
+def of_one_family(_number: int) -> dict[str, list[str]]:
+    return {"shared": ["PF"]}
+
+
+def of_one_family_whose_pf_comes_between(number: int) -> dict[str, list[str]]:
+    return {"shared" if number % 50 else "keys": ["PF"]}
+
+
+@pytest.mark.parametrize("keys", [of_ten_devices, of_one_family, of_one_family_whose_pf_comes_between])
+def test_ten_thousand_requests_are_all_answered_in_order_and_cost_as_much_each_as_a_few(
+    puppets: list[Puppet], monkeypatch: pytest.MonkeyPatch, keys: Callable[[int], dict[str, list[str]]]
 ) -> None:
     """Of what Turns itself does; a worker takes a thousand times as long."""
 
@@ -341,7 +387,7 @@ def test_ten_thousand_requests_of_ten_devices_are_all_answered_and_cost_as_much_
         gc.disable()  # it goes through all that this test keeps, again and again
         began = time.process_time()
         for wanted in range(number):
-            turned.take_on(request(DeviceId("pci", str(wanted % 10)), str(wanted)), keys=[f"group {wanted % 5}"])
+            turned.take_on(request(DeviceId("pci", str(wanted % 10)), str(wanted)), **keys(wanted))
         for begun in range(number):
             await until(lambda begun=begun: len(puppets) > begun)  # type: ignore[misc]
             puppets[begun].end()
@@ -349,9 +395,9 @@ def test_ten_thousand_requests_of_ten_devices_are_all_answered_and_cost_as_much_
         spent = time.process_time() - began
         gc.enable()
         assert len(turned.answers) == number
-        for group in range(5):
-            served = [int(answer.request.wanted) for answer in turned.answers]
-            assert [each for each in served if each % 5 == group] == list(range(group, number, 5))
+        served = [int(answer.request.wanted) for answer in turned.answers]
+        for device in range(10):
+            assert [each for each in served if each % 10 == device] == list(range(device, number, 10))
         return spent
 
     async def test() -> None:
@@ -553,6 +599,59 @@ def test_kin_of_who_is_stuck_is_refused_by_name_and_key_and_all_others_are_serve
     run(test)
 
 
+def test_who_only_shares_a_key_with_who_is_stuck_is_served_and_who_wants_it_alone_is_refused(
+    puppets: list[Puppet],
+) -> None:
+    async def test() -> None:
+        turned = Turned()
+        pf = f"PF {ONE}"
+        turned.take_on(request(OTHER, "stuck VF"), shared=[pf], deadline=0)
+        turned.take_on(request(ONE, "PF behind"), keys=[pf])
+        turned.take_on(request(THIRD, "VF behind the PF"), shared=[pf])
+        assert await turned.count(2) == [
+            ("stuck VF", Kind.STUCK, Code.STUCK),
+            ("PF behind", Kind.REFUSED, Code.KIN_STUCK),
+        ]
+        assert f"it shares {pf} with {OTHER}, which is stuck" in turned.answers[1].sentence
+        turned.take_on(request(ONE, "late PF"), keys=[pf])
+        turned.take_on(request(OTHER, "own"), shared=[pf])
+        turned.take_on(request(DeviceId("pci", "late"), "late VF"), shared=[pf])
+        assert (await turned.count(4))[2:] == [
+            ("late PF", Kind.REFUSED, Code.KIN_STUCK),
+            ("own", Kind.REFUSED, Code.STUCK),
+        ]
+        await until(lambda: len(puppets) == 3)
+        for puppet in reversed(puppets):
+            puppet.end()
+        assert sorted((await turned.count(7))[4:]) == [
+            ("VF behind the PF", Kind.SWITCHED, None),
+            ("late VF", Kind.SWITCHED, None),
+            ("stuck VF", Kind.SWITCHED, None),
+        ]
+        await turned.nothing_is_left()
+
+    run(test)
+
+
+def test_the_vfs_of_a_pf_that_is_stuck_are_refused(puppets: list[Puppet]) -> None:
+    async def test() -> None:
+        turned = Turned()
+        turned.take_on(request(ONE, "stuck PF"), keys=["PF"], deadline=0)
+        turned.take_on(request(OTHER, "VF behind"), shared=["PF"])
+        turned.take_on(request(THIRD, "stranger"))
+        assert await turned.count(2) == [
+            ("stuck PF", Kind.STUCK, Code.STUCK),
+            ("VF behind", Kind.REFUSED, Code.KIN_STUCK),
+        ]
+        turned.take_on(request(THIRD, "late VF"), shared=["PF"])
+        assert (await turned.count(3))[-1] == ("late VF", Kind.REFUSED, Code.KIN_STUCK)
+        for puppet in puppets:
+            puppet.end()
+        await turned.nothing_is_left()
+
+    run(test)
+
+
 def test_of_two_that_are_stuck_together_both_are_and_the_end_of_both_is_told(gate: Gate) -> None:
     def work(asked: Request, tell: Tell) -> Outcome:
         if asked.device == OTHER:
@@ -674,9 +773,7 @@ def test_a_worker_that_is_killed_is_told_as_lost_and_the_next_has_its_turn() -> 
 @pytest.mark.parametrize(("error", "code"), [(OSError(28, "full"), Code.HOST), (KeyError("bug"), Code.INTERNAL)])
 def test_requests_that_cannot_begin_are_answered_too(error: Exception, code: Code) -> None:
     class Failing(Turned):
-        def begin(
-            self, requests: Sequence[Request], keys: frozenset[str]
-        ) -> Callable[[TellOf], list[Outcome]] | FlavourError:
+        def begin(self, requests: Sequence[Request], keys: Keys) -> Callable[[TellOf], list[Outcome]] | FlavourError:
             if requests[0].wanted == "fails":
                 raise error
             return super().begin(requests, keys)
