@@ -10,8 +10,9 @@ from .asking import PCI, ask, override, proof, send, untouched, variant
 from .devices import E1000, E1000_TWIN, E1000E, VIRTIO_NET
 from .flavourctl import NOT_DONE, ctl, findings
 from .machine import CommandError, Machine
+from .test_unplug import slow_module
 from .userspace import use
-from .varlink import Reply, call, words
+from .varlink import INTERFACE, SOCKET, Reply, call, words
 
 pytestmark = pytest.mark.vm
 
@@ -127,9 +128,8 @@ def outcomes_told(vm: Machine, count: int) -> None:
     vm.wait_for(f"[ $(grep -c '\"outcome\":{{' /run/monitor) -ge {count} ]", timeout=120)
 
 
-def test_those_of_a_family_and_of_a_group_take_turns_and_the_others_do_not_wait_for_them(vm: Machine) -> None:
-    pf = vm.plug_nvme(vfs=3)
-    family = vm.virtual_functions(pf)
+def test_those_of_a_group_take_turns_and_the_others_do_not_wait_for_them(vm: Machine) -> None:
+    family = vm.virtual_functions(vm.plug_nvme(vfs=3))
     variant(vm, delay_ms=8000)
     follow(vm)
     send(vm, E1000E, "vfio")  # at work all the while
@@ -139,11 +139,28 @@ def test_those_of_a_family_and_of_a_group_take_turns_and_the_others_do_not_wait_
         send(vm, address, "vfio")
     outcomes_told(vm, 7)
     together = at_work_together(vm)
-    for relatives in (set(family) | {pf}, set(group)):
-        assert all(len(working & relatives) <= 1 for working in together), together
+    assert all(len(working & set(group)) <= 1 for working in together), together
     for address in (*family, *group, VIRTIO_NET):
         assert any({E1000E, address} <= working for working in together), f"{address} has waited for a stranger"
     assert {vm.driver(address) for address in (*family, *group)} == {"vfio-pci"}
+
+
+def test_the_vfs_of_a_pf_are_at_work_together_and_the_pf_when_they_are_done(vm: Machine) -> None:
+    pf = vm.plug_nvme(vfs=3)
+    family = vm.virtual_functions(pf)
+    slow_module(vm, "vfio_pci")
+    follow(vm)
+    for address in (*family, pf):
+        send(vm, address, "vfio")
+    loading = f"varlinkctl --json=short call {SOCKET} {INTERFACE}.List '{{}}' | grep -o '\"step\":\"loading vfio_pci\"'"
+    vm.wait_for(f"[ $({loading} | wc -l) = 3 ]")
+    vm.run("touch /run/load")
+    outcomes_told(vm, 4)
+    together = at_work_together(vm)
+    assert frozenset(family) in together
+    assert frozenset({pf}) in together
+    assert not any(pf in working and working & set(family) for working in together), together
+    assert {vm.driver(address) for address in family} == {"vfio-pci"}
 
 
 def test_a_group_and_a_single_wish_for_one_of_its_members_are_both_answered_one_after_the_other(vm: Machine) -> None:
