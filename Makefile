@@ -110,7 +110,7 @@ install: build/bundled build/completions build/flavourctl.1 ## put flavourd in p
 	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,; s,flavourd.__main__,flavourd.early,' systemd/flavourd.in > $(LIB)/flavourd/flavourd-early
 	sed 's,@PYTHONDIR@,$(PREFIX)/lib/flavourd/python,; s,flavourd.__main__,flavourd.attributes.__main__,' systemd/flavourd.in > $(LIB)/flavourd/flavourd-attributes
 	chmod 755 $(SBIN)/flavourd $(BIN)/flavourctl $(addprefix $(LIB)/flavourd/flavourd-,processes early attributes)
-	install systemd/flavourd-unpark udev/pci-serial initramfs/flavourd-park initramfs/flavourd-leave $(LIB)/flavourd
+	install systemd/flavourd-settle systemd/flavourd-unpark udev/pci-serial initramfs/flavourd-park initramfs/flavourd-leave $(LIB)/flavourd
 	install -m 644 config/flavours.yaml $(LIB)/flavourd/flavours.yaml
 	sed 's,/usr/lib/flavourd/,$(PREFIX)/lib/flavourd/,' udev/90-flavourd.rules > $(LIB)/udev/rules.d/90-flavourd.rules
 	set -e; for unit in flavourd flavourd-processes flavourd-early flavourd-unpark flavourd-attributes; do \
@@ -138,7 +138,7 @@ install: build/bundled build/completions build/flavourctl.1 ## put flavourd in p
 uninstall: ## take away what install has put in place
 	$(if $(DESTDIR),,-systemctl disable --now flavourd.socket flavourd.service flavourd-processes.socket)
 	rm -rf $(SITE) $(DOC)
-	rm -f $(addprefix $(LIB)/flavourd/,flavourd-processes flavourd-early flavourd-attributes flavourd-unpark flavourd-park flavourd-leave flavourd-initramfs pci-serial flavours.yaml)
+	rm -f $(addprefix $(LIB)/flavourd/,flavourd-processes flavourd-early flavourd-attributes flavourd-settle flavourd-unpark flavourd-park flavourd-leave flavourd-initramfs pci-serial flavours.yaml)
 	rmdir --ignore-fail-on-non-empty $(LIB)/flavourd
 	rm -f $(BIN)/flavourctl $(SBIN)/flavourd $(LIB)/udev/rules.d/90-flavourd.rules $(LIB)/systemd/catalog/flavourd.catalog
 	rm -f $(LIB)/systemd/system/flavourd.service $(LIB)/systemd/system/flavourd.socket $(LIB)/sysusers.d/flavourd.conf

@@ -113,7 +113,7 @@ class Journal:
 
     def take(self, request: Request) -> None:
         """Never again take this request, or an earlier one of its device, from udev."""
-        if request.seqnum > self.taken(request.device):
+        if request.seqnum and request.seqnum > self.taken(request.device):
             write_whole(self._taken / file_name(str(request.device)), f"{request.seqnum}\n")
 
     def begin(self, requests: Sequence[Request]) -> None:

@@ -7,6 +7,7 @@ The tables are read once and kept until one of their files changes. modprobe.d i
 
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,15 +68,16 @@ class Kmod:
         return ["-d", str(self._root), "-S", self._modules.name, *configs]
 
     def _stamp(self) -> tuple[object, ...]:
-        paths = [self._modules / name for name in _INDEX_FILES]
+        stamps: list[object] = [_file_stamp(f"{self._modules}/{name}") for name in _INDEX_FILES]
         for place in _CONFIG_DIRECTORIES:
-            directory = self._root / place
-            paths.append(directory)
-            try:
-                paths += sorted(directory.iterdir())
-            except OSError:
+            directory = f"{self._root / place}"
+            stamp = _file_stamp(directory)
+            if stamp is None or stamp in stamps:  # /lib is /usr/lib most often
                 continue
-        return tuple((str(path), _file_stamp(path)) for path in paths)
+            stamps.append(stamp)
+            with suppress(OSError):
+                stamps += ((name, _file_stamp(f"{directory}/{name}")) for name in sorted(os.listdir(directory)))
+        return tuple(stamps)
 
     def _read(self, prefixes: frozenset[str], universals: frozenset[str]) -> ModuleIndex:
         warnings: list[str] = []
@@ -116,12 +118,12 @@ class Kmod:
         return [words for words in lines if len(words) >= 2]
 
 
-def _file_stamp(path: Path) -> tuple[int, int, int] | None:
+def _file_stamp(path: str) -> tuple[int, ...] | None:
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
+    return status.st_mtime_ns, status.st_ino, status.st_size, status.st_dev
 
 
 def _read_text(path: Path, warnings: list[str]) -> str:

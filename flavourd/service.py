@@ -2,6 +2,7 @@
 """The daemon's life: start, hear uevents and callers, reload, stop."""
 
 import asyncio
+import gc
 import signal
 import socket
 import traceback
@@ -29,6 +30,9 @@ from flavourd.survey import Survey
 from flavourd.udevdb import UdevDatabase
 from flavourd.uevents import Uevents
 
+# The answer goes out before, and answers that come together are told of once.
+_STATUS_SECONDS = 0.02
+
 
 class Service:
     """root: of the host. deadline: seconds after which a request is answered even if the kernel has not."""
@@ -43,6 +47,7 @@ class Service:
         self._stop = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._ready = self._failed = False
+        self._status: asyncio.TimerHandle | None = None
 
     async def run(self) -> bool:
         """Serve until SIGTERM; False if something unforeseen ended it, so that it should be started anew."""
@@ -67,6 +72,7 @@ class Service:
         await self._first(self._begun())
         if not self._stop.is_set():
             self._ready = True
+            gc.freeze()  # what is there stays; without it the collector lets megabytes gather before it looks
             notify("READY=1")
             self._tell_status()
         await self._stop.wait()
@@ -184,9 +190,11 @@ class Service:
                 FlavourError(Code.HOST, f"history could not be written: {error}", "make room in /run"), logs.WARNING
             )
         self._feed.publish(told)
-        self._tell_status()
+        if not self._status:
+            self._status = asyncio.get_running_loop().call_later(_STATUS_SECONDS, self._tell_status)
 
     def _tell_status(self) -> None:
+        self._status = None
         desk = self._desk
         counts = ", ".join(f"{count} {kind}" for kind, count in desk.counts.items() if count)
         rules, contested = len(self._keeper.force.policy.rules), len(self._keeper.memories.contested)

@@ -216,7 +216,14 @@ def test_what_is_installed_is_whole_and_uninstalling_leaves_no_file_behind(tmp_p
         "lib/flavourd/flavours.yaml",
         *(
             f"lib/flavourd/{program}"
-            for program in ("flavourd-early", "flavourd-park", "flavourd-unpark", "flavourd-attributes", "pci-serial")
+            for program in (
+                "flavourd-early",
+                "flavourd-park",
+                "flavourd-settle",
+                "flavourd-unpark",
+                "flavourd-attributes",
+                "pci-serial",
+            )
         ),
         *(f"lib/systemd/system/flavourd-{unit}.service" for unit in ("early", "unpark", "attributes")),
         "share/man/man5/flavourd.policy.5",

@@ -29,10 +29,12 @@ def override(root: Path, name: str = _FIRST) -> str:
     return (root / "sys/bus/pci/devices" / name / "driver_override").read_text()
 
 
-def script(root: Path, name: str) -> Path:
+def script(
+    root: Path, name: str, places: tuple[str, ...] = ("/sys/bus", "/proc/cmdline", "/usr/lib/flavourd", "/run/udev")
+) -> Path:
     """It, as it would be if this root were the host's."""
     text = (_ROOT / name).read_text(encoding="utf-8")
-    for place in ("/sys/bus", "/proc/cmdline", "/usr/lib/flavourd", "/run/udev"):
+    for place in places:
         text = text.replace(place, f"{root}{place}")
     file = root / Path(name).name
     file.write_text(text, encoding="utf-8")
@@ -129,3 +131,36 @@ def test_one_device_that_is_held_up_does_not_keep_the_others_parked(tree: Tree) 
             assert unpark.wait(30) == 0
     assert (meanwhile, ended) == (f"{_TWIN}\n", False), "it waits for all"
     assert override(root, _TWIN) == "\n"
+
+
+# --- before flavourd starts
+
+
+@pytest.mark.parametrize(
+    ("state", "files", "waits"),
+    [
+        ("running", {}, True),
+        ("degraded", {}, True),
+        ("starting", {}, False),
+        ("initializing", {}, False),
+        ("starting", {"etc/flavourd/policy.d/10-nvme.yaml": "rules: []\n"}, True),
+        ("starting", {"usr/lib/flavourd/policy.d/10-nvme.yaml": "rules: []\n"}, True),
+        ("starting", {"etc/flavourd/policy.d/10-nvme.yaml.old": "rules: []\n"}, False),
+        ("starting", {"etc/flavourd/policy.d/10-nvme.yaml": ""}, False),
+        ("starting", {"etc/udev/rules.d/50-gpu.rules": 'ATTR{class}=="0x030000", ENV{FLAVOUR}="vfio"\n'}, True),
+        ("starting", {"usr/lib/udev/rules.d/50-net.rules": 'NAME="lan"\n'}, False),
+        ("starting", {"usr/local/lib/udev/rules.d/90-flavourd.rules": 'ENV{FLAVOUR}=="?*"\n'}, False),
+    ],
+    ids=range(11),
+)
+def test_at_boot_udev_is_waited_for_where_somebody_may_ask_by_it(
+    tree: Tree, state: str, files: dict[str, str], waits: bool
+) -> None:
+    root = tree(files)
+    for name, words in (("systemctl", f"echo {state}"), ("udevadm", 'echo "$@"')):
+        (root / name).write_text(f"#!/bin/sh\n{words}\n", encoding="utf-8")
+        (root / name).chmod(0o755)
+    settle = script(root, "systemd/flavourd-settle", ("/etc/", "/run/", "/usr/l"))
+    path = {"PATH": f"{root}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", settle], env=path, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("settle --timeout=30\n" if waits else "", "")
