@@ -14,6 +14,7 @@ from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT, Flavours
 from flavourd.guards import findings
 from flavourd.host import Host
+from flavourd.journal import since_boot
 from flavourd.keys import Keys
 from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind, Outcome, errno_text, refused
@@ -60,6 +61,34 @@ class _Prospect:
     record: Record | None = None
     planned: Plan | None = None
     refusal: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """Requests that are carried out together. keys: what the devices have in common with others (see kin.py). until:
+    seconds since boot after which they are not wanted any more, should the kernel let go only then; None if they are.
+    """
+
+    requests: tuple[Request, ...]
+    keys: Keys
+    until: float | None = None
+
+    def wanted(self) -> bool:
+        return self.until is None or since_boot() <= self.until
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """What a worker does, one job after the other."""
+
+    host: Host
+    rules: Rules
+
+    def __call__(self, job: Job, tell: Callable[[tuple[int, Step]], None]) -> list[Outcome]:
+        def tell_of(number: int, step: Step) -> None:
+            tell((number, step))
+
+        return answer(job.requests, job.keys, self.host, self.rules, tell_of, job.wanted)
 
 
 def answer(

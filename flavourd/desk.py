@@ -11,7 +11,8 @@ from pathlib import Path
 
 from flavourd import logs
 from flavourd.aftercare import Aftercare
-from flavourd.answer import Rules, answer
+from flavourd.answer import Answerer, Job, Rules
+from flavourd.crew import Crew
 from flavourd.device import DeviceId
 from flavourd.errnos import errno_of
 from flavourd.errors import Code, FlavourError
@@ -27,8 +28,7 @@ from flavourd.request import OWN, Origin, Request
 from flavourd.sight import Sight
 from flavourd.step import Step
 from flavourd.stuck import Stuck
-from flavourd.together import TellOf
-from flavourd.turns import Turns
+from flavourd.turns import Start, Turns
 from flavourd.usage.procfs import Procfs
 from flavourd.waiters import Waiters
 
@@ -54,6 +54,7 @@ class Desk:
         self._answered = answered
         self.host = Host.at(root)
         self.turns = Turns(self._begin, self._tell, told, self._inquire, deadline)
+        self._crew: Crew[Job, list[Outcome]] = Crew()
         self.counts = dict.fromkeys(Kind, 0)
         self._warned: tuple[str, ...] = ()
         self._taken: dict[DeviceId, int] = {}
@@ -228,8 +229,8 @@ class Desk:
         settings = read_settings(self._root)
         return read_flavours(self._root), settings, settings.changers()
 
-    def _begin(self, requests: Sequence[Request], keys: Keys) -> Callable[[TellOf], list[Outcome]] | FlavourError:
-        """The work for requests whose turn has come, if somebody still waits for it. If this daemon dies before the
+    def _begin(self, requests: Sequence[Request], keys: Keys) -> Start | FlavourError:
+        """What carries out requests whose turn has come, if somebody still waits for it. If this daemon dies before the
         answer, the next one goes on.
         """
         if any(each.ticket is not None and not self._waiters.begin(each.ticket) for each in requests):
@@ -237,11 +238,8 @@ class Desk:
         self.host.journal.begin(requests)
         late = (requests[0].begun or since_boot()) + self.turns.deadline
         drop = self.settings.stuck.then is Then.DROP
-
-        def wanted() -> bool:
-            return not (drop and since_boot() > late)
-
-        return partial(answer, requests, keys, self.host, self.rules(), wanted=wanted)
+        job = Job(tuple(requests), keys, late if drop else None)
+        return partial(self._crew.send, Answerer(self.host, self.rules()), job)
 
     async def _inquire(self, request: Request, worker: int, step: Step) -> Stuck:
         seconds = since_boot() - request.begun if request.begun else self.turns.deadline

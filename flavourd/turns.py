@@ -10,6 +10,7 @@ import asyncio
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
 
 from flavourd.device import DeviceId
 from flavourd.errors import Code, FlavourError
@@ -19,8 +20,7 @@ from flavourd.outcome import Kind, Outcome, refused
 from flavourd.request import Origin, Request
 from flavourd.step import Step, What
 from flavourd.stuck import Stuck
-from flavourd.together import TellOf
-from flavourd.worker import Worker, WorkerDied
+from flavourd.worker import WorkerDied
 
 # Enough to keep every lock of the kernel's driver core busy; more would only wait there and cost memory.
 _WORKERS_AT_ONCE = 16
@@ -28,6 +28,17 @@ _SLOT_SECONDS = 5.0
 # Who asks faster than the kernel switches must not cost memory without end.
 _MOST_WAITING_FOR_A_DEVICE = 256
 _WAITING = Step(What.WAITING, "waiting for its turn")
+
+
+class AtWork(Protocol):
+    """A process that carries requests out; see Worker."""
+
+    pid: int
+    done: asyncio.Future[list[Outcome]]
+
+
+# What is told on the way: of which request of the turn, and the step.
+Start = Callable[[Callable[[tuple[int, Step]], None]], AtWork]
 
 
 class _Turn:
@@ -42,7 +53,7 @@ class _Turn:
 
 
 class Turns:
-    """begin: called when the turn of requests has come, gives the work for their worker, or why they are not to be
+    """begin: called when the turn of requests has come, gives what starts a process for them, or why they are not to be
     begun. answered: gets the outcomes of requests that were taken on together, and whether they were begun. told: gets
     every step on the way to them. inquire: finds out about a request whose worker (its pid, and the step it is at) is
     stuck.
@@ -53,7 +64,7 @@ class Turns:
 
     def __init__(
         self,
-        begin: Callable[[Sequence[Request], Keys], Callable[[TellOf], list[Outcome]] | FlavourError],
+        begin: Callable[[Sequence[Request], Keys], Start | FlavourError],
         answered: Callable[[Sequence[Outcome], bool], None],
         told: Callable[[Request, Step], None],
         inquire: Callable[[Request, int, Step], Awaitable[Stuck]],
@@ -171,10 +182,10 @@ class Turns:
         if turn.refused:
             self._answer([refused(request, turn.refused) for request in turn.requests], begun=False)
         if worker:
-            self._answer(_outcomes(turn, worker))  # may take on a request that goes before all others
+            self._answer(_outcomes(turn, worker.done))  # may take on a request that goes before all others
         self._serve_all(self._lines.leave(turn))
 
-    def _start(self, turn: _Turn) -> Worker[list[Outcome]] | None:
+    def _start(self, turn: _Turn) -> AtWork | None:
         def told(numbered: tuple[int, Step]) -> None:
             number, step = numbered
             request = turn.requests[number]
@@ -183,13 +194,13 @@ class Turns:
             self._told(request, step)
 
         try:
-            work = self._begin(turn.requests, turn.keys)
-            if isinstance(work, FlavourError):
-                turn.refused = work
+            start = self._begin(turn.requests, turn.keys)
+            if isinstance(start, FlavourError):
+                turn.refused = start
                 return None
             for number in reversed(range(len(turn.requests))):
                 told((number, Step(What.BEGUN, "reading the device")))
-            return Worker(lambda send: work(lambda number, step: send((number, step))), told)
+            return start(told)
         except OSError as error:  # no memory, no processes, a full /run
             hint = "free what it names, then ask again"
             self._answer(_refused(turn.requests, Code.HOST, f"no worker could be started: {error}", hint))
@@ -197,7 +208,7 @@ class Turns:
             self._answer(_refused(turn.requests, Code.INTERNAL, traceback.format_exc(), "this is a bug in flavourd"))
         return None
 
-    async def _wait_for_kernel(self, turn: _Turn, worker: Worker[list[Outcome]]) -> None:
+    async def _wait_for_kernel(self, turn: _Turn, worker: AtWork) -> None:
         request, step = turn.step
         stuck = await self._inquire(request, worker.pid, step)
         if worker.done.done():  # it woke while we asked
@@ -247,9 +258,9 @@ def _refused_for(turn: _Turn, ahead: _Turn) -> list[Outcome]:
     return _refused(turn.requests, Code.KIN_STUCK, sentence, hint)
 
 
-def _outcomes(turn: _Turn, worker: Worker[list[Outcome]]) -> list[Outcome]:
+def _outcomes(turn: _Turn, done: asyncio.Future[list[Outcome]]) -> list[Outcome]:
     try:
-        return worker.done.result()
+        return done.result()
     except WorkerDied as died:
         return [_lost(request, died) for request in turn.requests]
 

@@ -19,8 +19,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
 
-# Each message on the pipe is its length and a pickle of (_TOLD | _FAILED | _RESULT, what).
 _LENGTH = struct.Struct("=I")
+# A message from a worker is (one of these, what).
 _TOLD, _FAILED, _RESULT = range(3)
 
 
@@ -32,11 +32,15 @@ class Worker(Generic[T]):
     """`work` in a process of its own. What it tells on the way goes to `told`. `done` is its result, or WorkerDied; it
     stays pending for as long as the kernel holds the process at its work, but not while that is taken apart.
 
-    Must be made in a single-threaded process with a running event loop.
+    keep: a descriptor that it needs. Must be made in a single-threaded process with a running event loop.
     """
 
     def __init__(
-        self, work: Callable[[Callable[[Any], None]], T], told: Callable[[Any], None] = lambda _: None
+        self,
+        work: Callable[[Callable[[Any], None]], T],
+        told: Callable[[Any], None] = lambda _: None,
+        *,
+        keep: int | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[T] = self._loop.create_future()
@@ -50,7 +54,7 @@ class Worker(Generic[T]):
             raise
         else:
             if self.pid == 0:
-                _child(work, write_end)
+                _child(work, write_end, keep)
         finally:
             os.close(write_end)
         os.set_blocking(self._pipe, False)
@@ -64,7 +68,7 @@ class Worker(Generic[T]):
             self._ended()
 
     def _hear(self) -> None:
-        for kind, what in _messages(self._came):
+        for kind, what in messages(self._came):
             if kind == _TOLD:
                 self._told(what)
             elif self.done.done():  # cancelled
@@ -84,7 +88,13 @@ class Worker(Generic[T]):
             self.done.set_exception(WorkerDied(died))
 
 
-def _messages(came: bytearray) -> Iterator[tuple[int, Any]]:
+def packed(message: object) -> bytes:
+    """For a pipe: its length and its pickle."""
+    pickled = pickle.dumps(message)
+    return _LENGTH.pack(len(pickled)) + pickled
+
+
+def messages(came: bytearray) -> Iterator[Any]:
     """Take the whole messages off what has come."""
     while len(came) >= _LENGTH.size:
         end = _LENGTH.size + _LENGTH.unpack_from(came)[0]
@@ -95,7 +105,7 @@ def _messages(came: bytearray) -> Iterator[tuple[int, Any]]:
         yield pickle.loads(message)  # noqa: S301 - our own child wrote it
 
 
-def _child(work: Callable[[Callable[[Any], None]], T], pipe: int) -> NoReturn:
+def _child(work: Callable[[Callable[[Any], None]], T], pipe: int, keep: int | None) -> NoReturn:
     """Never returns into the daemon's code. What is half done in the kernel must be finished or undone: signals to
     the daemon are not for us.
     """
@@ -105,12 +115,13 @@ def _child(work: Callable[[Callable[[Any], None]], T], pipe: int) -> NoReturn:
     # Descriptors of the daemon's objects are closed under their feet: they must never be collected, or they would
     # close ours.
     gc.disable()
-    os.closerange(3, pipe)
-    os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
+    first, last = sorted((pipe, pipe if keep is None else keep))
+    os.closerange(3, first)
+    os.closerange(first + 1, last)
+    os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
 
     def send(kind: int, what: object) -> None:
-        message = pickle.dumps((kind, what))
-        message = _LENGTH.pack(len(message)) + message
+        message = packed((kind, what))
         with suppress(OSError):  # the daemon may be gone
             while message:
                 message = message[os.write(pipe, message) :]

@@ -44,3 +44,9 @@ def gates(tmp_path: Path) -> Iterator[tuple[Gate, Gate]]:
 @pytest.fixture
 def gate(gates: tuple[Gate, Gate]) -> Gate:
     return gates[0]
+
+
+@pytest.fixture(autouse=True)
+def nobody_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers do not wait for another job: with the test its loop ends, which alone would let them go."""
+    monkeypatch.setattr("flavourd.crew._IDLE_SECONDS", 0.0)

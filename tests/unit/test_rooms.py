@@ -45,7 +45,7 @@ _FLOORS = {
     },
     "knowledge": {"candidates", "iommu", "policy", "inventory", "guards", "disk_guards"},
     "decision": {"plan", "verdict", "lines"},
-    "action": {"host", "rebind", "switch", "together", "answer", "worker"},
+    "action": {"host", "rebind", "switch", "together", "answer", "worker", "crew"},
     "service": {"uevents", "turns", "sight", "aftercare", "keeper", "logs", "supervisor", "desk", "ipc", "service"},
     "start": {"__main__", "early"},
     "people": {"cli", "attributes"},

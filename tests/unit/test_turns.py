@@ -23,9 +23,9 @@ from flavourd.outcome import Kind, Outcome
 from flavourd.request import Origin, Request
 from flavourd.step import Step, Tell, What
 from flavourd.stuck import Stuck
-from flavourd.together import TellOf
-from flavourd.turns import Turns
+from flavourd.turns import Start, Turns
 from flavourd.use import Process
+from flavourd.worker import Worker
 
 from .gate import Gate
 
@@ -70,17 +70,17 @@ class Turned:
         alone = frozenset({*keys, *(str(each.device) for each in requests)})
         self.turns.take_on(requests, Keys(alone, frozenset(shared)), **rest)
 
-    def begin(self, requests: Sequence[Request], _keys: Keys) -> Callable[[TellOf], list[Outcome]] | FlavourError:
+    def begin(self, requests: Sequence[Request], _keys: Keys) -> Start | FlavourError:
         if requests[0].wanted in self.not_begun:
             return self.not_begun[requests[0].wanted]
 
-        def work(tell: TellOf) -> list[Outcome]:
+        def work(tell: Callable[[tuple[int, Step]], None]) -> list[Outcome]:
             return [
-                self._work(each, lambda step, number=number: tell(number, step))  # type: ignore[misc]
+                self._work(each, lambda step, number=number: tell((number, step)))  # type: ignore[misc]
                 for number, each in enumerate(requests)
             ]
 
-        return work
+        return lambda told: Worker(work, told)
 
     async def inquire(self, asked: Request, pid: int, step: Step) -> Stuck:
         self.asked_after.append((asked, pid, step))
@@ -144,7 +144,7 @@ class Puppet:
 @pytest.fixture
 def puppets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Puppet]]:
     """Those that were made in place of workers."""
-    monkeypatch.setattr("flavourd.turns.Worker", Puppet)
+    monkeypatch.setattr(f"{__name__}.Worker", Puppet)
     Puppet.made = []
     yield Puppet.made
     Puppet.made = []
@@ -249,20 +249,20 @@ def test_whatever_comes_in_whichever_order_everybody_is_answered_and_nobody_meet
             self.at_work: dict[str, Keys] = {}
             self.begun: list[tuple[str, Keys]] = []
 
-        def begin(self, requests: Sequence[Request], keys: Keys) -> Callable[[TellOf], list[Outcome]]:
+        def begin(self, requests: Sequence[Request], keys: Keys) -> Start:
             wanted = requests[0].wanted
             for others in self.at_work.values():
                 assert not keys.between(others), "two are at work who conflict"
             self.at_work[wanted] = keys
             self.begun.append((wanted, keys))
 
-            def work(_tell: TellOf) -> list[Outcome]:
+            def work(_tell: object) -> list[Outcome]:
                 del self.at_work[wanted]
                 return list(map(done, requests))
 
             number = len(puppets)  # of the one that is made next
             asyncio.get_running_loop().call_soon(lambda: puppets[number].end_after(dice.choice((0, 0, 1, 3, 20))))
-            return work
+            return lambda told: Worker(work, told)
 
     async def test() -> None:
         turned, late, asked = Watched(), set(), []
@@ -773,7 +773,7 @@ def test_a_worker_that_is_killed_is_told_as_lost_and_the_next_has_its_turn() -> 
 @pytest.mark.parametrize(("error", "code"), [(OSError(28, "full"), Code.HOST), (KeyError("bug"), Code.INTERNAL)])
 def test_requests_that_cannot_begin_are_answered_too(error: Exception, code: Code) -> None:
     class Failing(Turned):
-        def begin(self, requests: Sequence[Request], keys: Keys) -> Callable[[TellOf], list[Outcome]] | FlavourError:
+        def begin(self, requests: Sequence[Request], keys: Keys) -> Start | FlavourError:
             if requests[0].wanted == "fails":
                 raise error
             return super().begin(requests, keys)
