@@ -15,7 +15,8 @@ J = TypeVar("J")
 T = TypeVar("T")
 Tell = Callable[[Any], None]
 
-_IDLE_SECONDS = 5.0
+# Whoever has switched one device often switches another one soon, or the same back.
+_IDLE_SECONDS = 30.0
 # What an empty pipe takes at once (pipe(7)); for a longer job a new worker is forked, which knows it from birth.
 _LONGEST = 65536
 _STEP, _RESULT = range(2)
