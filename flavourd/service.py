@@ -6,6 +6,7 @@ import gc
 import signal
 import socket
 import traceback
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from flavourd.survey import Survey
 from flavourd.udevdb import UdevDatabase
 from flavourd.uevents import Uevents
 
+# Requests that have come and are not taken on: how many at a time, and how many at most.
+_AT_A_TIME, _INBOX = 8, 1024
 # The answer goes out before, and answers that come together are told of once.
 _STATUS_SECONDS = 0.02
 
@@ -48,6 +51,8 @@ class Service:
         self._reloading: asyncio.Task[None] | None = None
         self._ready = self._failed = False
         self._status: asyncio.TimerHandle | None = None
+        self._inbox: deque[Request] = deque()
+        self._more: asyncio.Handle | None = None
 
     async def run(self) -> bool:
         """Serve until SIGTERM; False if something unforeseen ended it, so that it should be started anew."""
@@ -77,6 +82,8 @@ class Service:
             self._tell_status()
         await self._stop.wait()
         notify("STOPPING=1\nSTATUS=Finishing what is begun")
+        self._desk.take_on(self._inbox)
+        self._inbox.clear()
         # Who writes to `driver_flavour` now is told so at once.
         loop.add_reader(uevents.fileno(), self._on_late_uevents, uevents)
         if door:
@@ -140,11 +147,13 @@ class Service:
     # --- what comes in
 
     def _on_uevents(self, uevents: Uevents) -> None:
+        if len(self._inbox) >= _INBOX:
+            return  # until some of it is taken on; meanwhile they are kept in the kernel, as long as it has room
         heard = uevents.drain()
         if heard.module or heard.lost:
             self._desk.listen(missed=heard.lost)
         self._desk.forget(heard.removed)
-        self._desk.take_on(heard.requests)
+        self._inbox.extend(heard.requests)
         self._keeper.heard(heard.changed, heard.removed)
         if heard.lost:
             sentence = "uevents came faster than they could be read and some were lost"
@@ -152,8 +161,16 @@ class Service:
                 FlavourError(Code.UEVENTS_LOST, sentence, "every device is looked at again"), logs.WARNING
             )
             self._desk.forget_gone()
-            self._desk.take_on(uevents.all())
+            self._inbox.extend(uevents.all())
             self._keeper.look()
+        self._take_on_some()
+
+    def _take_on_some(self) -> None:
+        """A few: before all are taken on, those that have come meanwhile must be read, or the kernel drops them."""
+        if self._more:
+            self._more.cancel()
+        self._desk.take_on(self._inbox.popleft() for _ in range(min(_AT_A_TIME, len(self._inbox))))
+        self._more = asyncio.get_running_loop().call_soon(self._take_on_some) if self._inbox else None
 
     def _on_late_uevents(self, uevents: Uevents) -> None:
         heard = uevents.drain()
