@@ -33,8 +33,8 @@ from flavourd.uevents import Uevents
 
 # Requests that have come and are not taken on: how many at a time, and how many at most.
 _AT_A_TIME, _INBOX = 8, 1024
-# The answer goes out before, and answers that come together are told of once.
-_STATUS_SECONDS = 0.02
+# The answer goes out before, and what came of requests that end together is told and written down at once.
+_AFTERWARDS_SECONDS = 0.02
 
 
 class Service:
@@ -50,7 +50,7 @@ class Service:
         self._stop = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._ready = self._failed = False
-        self._status: asyncio.TimerHandle | None = None
+        self._afterwards: asyncio.TimerHandle | None = None
         self._inbox: deque[Request] = deque()
         self._more: asyncio.Handle | None = None
 
@@ -95,6 +95,7 @@ class Service:
             self._feed.end()
             if door:
                 await door.settled()
+        self._tell_afterwards()
         alive.cancel()
         loop.set_exception_handler(
             lambda _loop, _context: None
@@ -196,22 +197,28 @@ class Service:
     # --- what goes out
 
     def _told(self, request: Request, step: Step) -> None:
-        self._feed.publish(wire.Step.of(request, step))
+        if self._feed.tells_steps:
+            self._feed.publish(wire.Step.of(request, step))
 
     def _answered(self, outcome: Outcome) -> None:
         told = wire.Outcome.of(outcome)
+        self._history.add(told)
+        self._feed.publish(told)
+        if not self._afterwards:
+            self._afterwards = asyncio.get_running_loop().call_later(_AFTERWARDS_SECONDS, self._tell_afterwards)
+
+    def _tell_afterwards(self) -> None:
+        """What nobody waits for."""
+        self._afterwards = None
         try:
-            self._history.add(told)
+            self._history.write()
         except OSError as error:
             logs.tell_trouble(
                 FlavourError(Code.HOST, f"history could not be written: {error}", "make room in /run"), logs.WARNING
             )
-        self._feed.publish(told)
-        if not self._status:
-            self._status = asyncio.get_running_loop().call_later(_STATUS_SECONDS, self._tell_status)
+        self._tell_status()
 
     def _tell_status(self) -> None:
-        self._status = None
         desk = self._desk
         counts = ", ".join(f"{count} {kind}" for kind, count in desk.counts.items() if count)
         rules, contested = len(self._keeper.force.policy.rules), len(self._keeper.memories.contested)

@@ -33,8 +33,12 @@ class Wishes:
         self._wishes = root / "run/flavourd" / folder
 
     def save(self, wish: Wish) -> None:
-        self._wishes.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(self._file(wish.device), json.dumps(asdict(wish)) + "\n")
+        text = json.dumps(asdict(wish)) + "\n"
+        try:
+            write_whole(self._file(wish.device), text)
+        except FileNotFoundError:  # the first one
+            self._wishes.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self._file(wish.device), text)
 
     def wish(self, device: DeviceId, instance: int) -> Wish | None:
         """None also if the file is none of ours, or about a device that stood there before: then the policy holds."""

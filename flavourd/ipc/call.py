@@ -40,10 +40,11 @@ class Peer:
 
 @dataclass
 class Call:
-    """oneway: the caller wants no reply, so that he may go away as soon as he has called."""
+    """oneway: the caller wants no reply, so that he may go away as soon as he has called. more: he takes several."""
 
     peer: Peer
     oneway: bool
+    more: bool
     _acts: list[Callable[[], None]] = field(default_factory=list)
 
     @contextmanager

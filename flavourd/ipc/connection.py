@@ -97,7 +97,7 @@ class Connection(VarlinkInterfaceServerProtocol):
     # --- what is done with it
 
     def call_received(self, call: VarlinkMethodCall, fds: FileDescriptorArray | None) -> asyncio.Future[None] | None:
-        self._call = Call(self._peer, call.oneway)
+        self._call = Call(self._peer, call.oneway, call.more)
         CALL.set(self._call)
         method, signature = self._registry.lookup_method(replace(call, more=True, oneway=False, upgrade=False))
         if not signature.more:

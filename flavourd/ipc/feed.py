@@ -14,18 +14,19 @@ Event = Step | Outcome
 class Listener:
     """Events that came since it began to listen and that it wants.
 
-    limit: how many are kept for who is slow to read, the newest; None: all. `lost`: how many were left out so far.
+    limit: how many are kept for who is slow to read, the newest; None: all. steps: whether it hears of steps, too.
+    `lost`: how many were left out so far.
     """
 
-    def __init__(self, wants: Callable[[Event], bool], limit: int | None) -> None:
-        self._wants = wants
+    def __init__(self, wants: Callable[[Event], bool], limit: int | None, steps: bool) -> None:
+        self._wants, self.steps = wants, steps
         self._events: deque[Event] = deque(maxlen=limit)
         self._came = asyncio.Event()
         self._over = False
         self.lost = 0
 
     def hear(self, event: Event) -> None:
-        if self._wants(event):
+        if (self.steps or isinstance(event, Outcome)) and self._wants(event):
             self.lost += len(self._events) == self._events.maxlen
             self._events.append(event)
             self._came.set()
@@ -47,6 +48,11 @@ class Feed:
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
 
+    @property
+    def tells_steps(self) -> bool:
+        """Whether anybody wants to hear of them."""
+        return any(listener.steps for listener in self._listeners)
+
     def publish(self, event: Event) -> None:
         for listener in tuple(self._listeners):
             listener.hear(event)
@@ -56,8 +62,10 @@ class Feed:
             listener.end()
 
     @contextmanager
-    def listen(self, wants: Callable[[Event], bool], limit: int | None = None) -> Iterator[Listener]:
-        listener = Listener(wants, limit)
+    def listen(
+        self, wants: Callable[[Event], bool], limit: int | None = None, *, steps: bool = True
+    ) -> Iterator[Listener]:
+        listener = Listener(wants, limit, steps)
         self._listeners.add(listener)
         try:
             yield listener

@@ -21,6 +21,7 @@ class History:
     def __init__(self, root: Path = Path("/")) -> None:
         self._file = root / "run/flavourd/history"
         self._lines: deque[tuple[str, str]] = deque(maxlen=_KEPT)
+        self._added: list[Outcome] = []
         self._in_file = _FULL  # the first one to be added writes it anew: its last line may be cut
         with suppress(FileNotFoundError):
             for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -28,24 +29,31 @@ class History:
                     self._lines.append((outcome.device, line))
 
     def add(self, outcome: Outcome) -> None:
-        """OSError if it could not be written down; it is kept in memory all the same."""
-        line = json.dumps(_TYPE.tojson(outcome))
-        self._lines.append((outcome.device, line))
+        """It is written down by `write`: who waits for the outcome need not wait for that."""
+        self._added.append(outcome)
+
+    def write(self) -> None:
+        """OSError if what was added could not be written down; it is kept in memory all the same."""
+        new = [(outcome.device, json.dumps(_TYPE.tojson(outcome))) for outcome in self._added]
+        self._added.clear()
+        self._lines.extend(new)
         count, self._in_file = self._in_file, _FULL  # should this fail, the file is written anew next time
         if count < _FULL:
             with self._file.open("a", encoding="utf-8") as stream:
-                stream.write(f"{line}\n")
-            self._in_file = count + 1
+                stream.write("".join(f"{line}\n" for _, line in new))
+            self._in_file = count + len(new)
         else:
-            new = self._file.with_name(".history.new")
-            new.write_text("".join(f"{line}\n" for _, line in self._lines), encoding="utf-8")
-            new.replace(self._file)
+            anew = self._file.with_name(".history.new")
+            anew.write_text("".join(f"{line}\n" for _, line in self._lines), encoding="utf-8")
+            anew.replace(self._file)
             self._in_file = len(self._lines)
 
     def last(self, limit: int, device: str | None = None) -> list[Outcome]:
         """At most so many, of one device or of all; oldest first."""
         lines = [line for of, line in self._lines if device in (None, of)]
-        return [outcome for line in lines[max(0, len(lines) - limit) :] if (outcome := _outcome(line))]
+        found = [outcome for line in lines[max(0, len(lines) - limit) :] if (outcome := _outcome(line))]
+        found += [outcome for outcome in self._added if device in (None, outcome.device)]
+        return found[max(0, len(found) - limit) :]
 
 
 def _outcome(line: str) -> Outcome | None:

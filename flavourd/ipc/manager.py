@@ -259,7 +259,8 @@ class Manager(VarlinkInterface, name=INTERFACE):
             self._desk.turns.withdraw(lambda request: request.uuid in uuids)
 
         told: dict[str | None, wire.Outcome] = {}  # of one that was stuck, what came of it in the end
-        with self._feed.listen(lambda event: event.uuid in uuids) as listener, CALL.get().if_gone(withdraw):
+        feed, call = self._feed, CALL.get()
+        with feed.listen(lambda event: event.uuid in uuids, steps=call.more) as listener, call.if_gone(withdraw):
             for devices in together:
                 self._desk.ask([by_device[device] for device in devices])
             while len(told) < len(requests):

@@ -15,7 +15,7 @@ from flavourd.policy.language import PlacedRule, Policy, Rule
 from flavourd.policy.match import Matcher
 from flavourd.record import Record
 from flavourd.request import Origin
-from flavourd.sysfs import entries
+from flavourd.sysfs import entries, link_name
 from flavourd.traits import Seen
 from flavourd.verdict import keeps
 from flavourd.wishes import Wishes
@@ -124,9 +124,9 @@ def buses(flavours: Flavours) -> frozenset[str]:
 
 def virtual_functions(root: Path, device: DeviceId) -> list[DeviceId]:
     """Those that a PF has now."""
-    place = root / "sys/bus" / device.bus / "devices" / device.name
-    links = [place / name for name in entries(place) if name.startswith("virtfn")]
-    return [DeviceId(device.bus, link.resolve().name) for link in links]
+    place = f"{root}/sys/bus/{device.bus}/devices/{device.name}"
+    links = (link_name(f"{place}/{name}") for name in entries(place) if name.startswith("virtfn"))
+    return [DeviceId(device.bus, name) for name in links if name]
 
 
 def adopted(found: Sequence[Sighting], kin: Kin) -> dict[DeviceId, PlacedRule]:

@@ -67,7 +67,7 @@ def test_a_peer_of_another_user_is_told_with_all_its_groups(others: list[int], t
 @pytest.mark.parametrize("oneway", [False, True])
 def test_who_goes_away_is_acted_upon_only_meanwhile_and_only_if_he_was_to_stay(oneway: bool) -> None:
     done: list[str] = []
-    call = Call(Peer(1, 2, frozenset()), oneway)
+    call = Call(Peer(1, 2, frozenset()), oneway, more=False)
     with call.if_gone(lambda: done.append("outer")):
         with call.if_gone(lambda: done.append("inner")):
             pass

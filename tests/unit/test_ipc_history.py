@@ -24,6 +24,11 @@ def told(note: str, device: str = _DEVICE) -> Outcome:
     return Outcome.of(outcome.Outcome(request, outcome.Kind.SWITCHED, "vfio", notes=(note,)))
 
 
+def add(kept: History, outcome: Outcome) -> None:
+    kept.add(outcome)
+    kept.write()
+
+
 def notes(kept: History, limit: int = 10_000, device: str | None = None) -> list[str]:
     return [note for one in kept.last(limit, device) for note in one.notes]
 
@@ -43,17 +48,17 @@ def test_outcomes_are_found_again_after_a_restart_oldest_first(root: Path) -> No
     assert first.last(10) == []
     kept = [told(note) for note in ("a", "line\nfeed", "\u2028\x85\x1c", "\udcff\ud800", "ä")]
     for one in kept:
-        first.add(one)
+        add(first, one)
     again = History(root)
     assert again.last(10) == first.last(10) == kept
-    again.add(told("later"))
+    add(again, told("later"))
     assert notes(History(root)) == [*notes(first), "later"]
 
 
 def test_the_last_so_many_of_one_device_or_of_all(root: Path) -> None:
     kept = History(root)
     for note, device in (("a", _DEVICE), ("b", "pci/0000:02:00.0"), ("c", _DEVICE), ("d", _DEVICE)):
-        kept.add(told(note, device))
+        add(kept, told(note, device))
     for one in (kept, History(root)):
         assert notes(one, 2) == ["c", "d"]
         assert notes(one, 2, _DEVICE) == ["c", "d"]
@@ -63,11 +68,22 @@ def test_the_last_so_many_of_one_device_or_of_all(root: Path) -> None:
         assert notes(one, 10**400) == ["a", "b", "c", "d"]
 
 
+def test_what_is_not_written_down_yet_is_told_all_the_same(root: Path) -> None:
+    kept = History(root)
+    add(kept, told("a"))
+    kept.add(told("b", "pci/0000:02:00.0"))
+    kept.add(told("c"))
+    assert (notes(kept), notes(kept, 1), notes(kept, 2, _DEVICE)) == (["a", "b", "c"], ["c"], ["a", "c"])
+    assert notes(History(root)) == ["a"]
+    kept.write()
+    assert notes(kept) == notes(History(root)) == ["a", "b", "c"]
+
+
 def test_neither_file_nor_memory_grows_without_end(root: Path) -> None:
     kept, most = History(root), history._KEPT
     longest = 0
     for number in range(5 * most):
-        kept.add(told(str(number)))
+        add(kept, told(str(number)))
         longest = max(longest, file(root).stat().st_size)
     assert notes(kept) == notes(History(root)) == [str(number) for number in range(4 * most, 5 * most)]
     line = len(file(root).read_text(encoding="utf-8").splitlines()[-1]) + 1
@@ -94,12 +110,12 @@ def test_neither_file_nor_memory_grows_without_end(root: Path) -> None:
 )
 def test_foreign_lines_are_passed_over_and_do_not_stay(root: Path, foreign: bytes) -> None:
     kept = History(root)
-    kept.add(told("a"))
+    add(kept, told("a"))
     own = file(root).read_bytes()
     file(root).write_bytes(foreign + b"\n" + own + foreign + b"\n" + own)
     again = History(root)
     assert notes(again) == ["a", "a"]
-    again.add(told("b"))
+    add(again, told("b"))
     assert notes(History(root)) == ["a", "a", "b"]
     assert file(root).read_bytes().count(b"\n") == 3
 
@@ -107,18 +123,18 @@ def test_foreign_lines_are_passed_over_and_do_not_stay(root: Path, foreign: byte
 def test_a_last_line_that_is_cut_spoils_neither_the_others_nor_the_next_one(root: Path) -> None:
     kept = History(root)
     for note in "ab":
-        kept.add(told(note))
+        add(kept, told(note))
     file(root).write_bytes(file(root).read_bytes()[:-20])
     again = History(root)
     assert notes(again) == ["a"]
-    again.add(told("c"))
+    add(again, told("c"))
     assert notes(History(root)) == ["a", "c"]
 
 
 def test_what_a_newer_version_has_written_is_passed_over_and_ours_is_kept(root: Path) -> None:
     """It may mean anything; the journal has it."""
     kept = History(root)
-    kept.add(told("ours"))
+    add(kept, told("ours"))
     newer = json.loads(file(root).read_text(encoding="utf-8")) | {"new_field": 1, "notes": ["newer"]}
     with file(root).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(newer) + "\n")
@@ -127,7 +143,7 @@ def test_what_a_newer_version_has_written_is_passed_over_and_ours_is_kept(root: 
 
 def test_what_an_older_version_has_written_without_fields_that_may_be_absent_is_kept(root: Path) -> None:
     kept = History(root)
-    kept.add(told("older"))
+    add(kept, told("older"))
     words = json.loads(file(root).read_text(encoding="utf-8"))
     file(root).write_text(json.dumps({k: v for k, v in words.items() if v is not None}) + "\n", encoding="utf-8")
     assert History(root).last(10) == kept.last(10)
@@ -147,22 +163,22 @@ def no_file_longer_than(size: int) -> Iterator[None]:
 @pytest.mark.parametrize("before", [0, 1], ids=["the file is written anew", "a line is appended"])
 def test_on_a_full_disk_memory_has_it_all_and_the_disk_too_as_soon_as_there_is_room(root: Path, before: int) -> None:
     first = History(root)
-    first.add(told("old"))
+    add(first, told("old"))
     kept = History(root)
     for number in range(before):
-        kept.add(told(str(number)))
+        add(kept, told(str(number)))
     for note in ("lost", "lost too"):
         with no_file_longer_than(file(root).stat().st_size + 100), pytest.raises(OSError, match="large"):
-            kept.add(told(note))
+            add(kept, told(note))
     expected = ["old", *map(str, range(before)), "lost", "lost too"]
     assert notes(kept) == expected
     assert notes(History(root)) == expected[:-2], "what was on the disk is still there"
-    kept.add(told("room"))
+    add(kept, told("room"))
     assert notes(kept) == notes(History(root)) == [*expected, "room"]
 
 
 def test_without_the_folder_memory_has_it_all(tmp_path: Path) -> None:
     kept = History(tmp_path)
     with pytest.raises(FileNotFoundError):
-        kept.add(told("a"))
+        add(kept, told("a"))
     assert notes(kept) == ["a"]

@@ -385,8 +385,8 @@ def test_what_a_killed_daemon_had_begun_for_a_caller_is_finished_by_the_next(vm:
 
 
 def test_of_a_stuck_device_everything_that_can_be_known_is_still_told(vm: Machine) -> None:
-    drop_in(vm, "ExecStart=\nExecStart=/usr/sbin/flavourd --deadline 2\n")
-    variant(vm, delay_ms=12000)
+    drop_in(vm, "ExecStart=\nExecStart=/usr/sbin/flavourd --deadline 5\n")
+    variant(vm, delay_ms=15000)
     reply = call(vm, "Set", devices=[E1000E], flavour="vfio")
     assert (reply.error, reply.last["code"]) == ("NotDone", "stuck")
     assert "binding to test_vfio_pci" in reply.last["message"]
