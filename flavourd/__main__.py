@@ -2,7 +2,7 @@
 """Start the daemon."""
 
 import argparse
-import asyncio
+import gc
 import os
 import sys
 from pathlib import Path
@@ -28,11 +28,17 @@ def main() -> int:
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("only root may bind drivers; run it as root, best by: systemctl start flavourd")
-    # What needs the system's libraries is imported only now, so that --help and --version answer everywhere.
+    # What needs the system's libraries is imported only now, so that --help and --version answer everywhere. None of it
+    # is ever garbage: it need not be searched for any, neither now nor later, and workers share its memory for longer.
+    gc.disable()
+    import asyncio
+
     from flavourd import logs
     from flavourd.ipc.door import turn_all_away
     from flavourd.service import Service, control_socket
 
+    gc.freeze()
+    gc.enable()
     try:
         ended_well = asyncio.run(_serve(Service, arguments.deadline))
     except FlavourError as error:

@@ -12,7 +12,6 @@ from flavourd import logs
 from flavourd.device import DeviceId
 from flavourd.errors import FlavourError
 from flavourd.keeper.look import Eyes, present
-from flavourd.policy.early import early_rules
 from flavourd.policy.language import DeviceNode
 from flavourd.policy.nodes import node_rules
 from flavourd.traits import Trait
@@ -38,10 +37,10 @@ class Generated:
 
     def of(self, eyes: Eyes) -> None:
         """Another policy is in force, from the next `have` on."""
-        made = early_rules(eyes.policy, eyes.flavours, libdir=_LIBDIR)
-        for note in made.notes if made.notes != self._notes else ():
+        policy, notes = _early_rules(eyes) if eyes.policy.rules else ("", ())
+        for note in notes if notes != self._notes else ():
             logs.tell_of(note, logs.INFO, {})
-        self._policy, self._notes = made.text, made.notes
+        self._policy, self._notes = policy, notes
         self._serials = Trait.SERIAL in eyes.matcher.needs
 
     async def have(self, nodes: Mapping[DeviceId, DeviceNode]) -> None:
@@ -54,6 +53,13 @@ class Generated:
             self._written = texts
         except FlavourError as error:
             logs.tell_trouble(error, logs.WARNING)
+
+
+def _early_rules(eyes: Eyes) -> tuple[str, tuple[str, ...]]:
+    from flavourd.policy.early import early_rules  # who has no rules need not learn how udev is told them
+
+    made = early_rules(eyes.policy, eyes.flavours, libdir=_LIBDIR)
+    return made.text, made.notes
 
 
 def _write(root: Path, texts: tuple[str, str], serials: bool) -> None:
