@@ -21,7 +21,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """What is asked for; `file` is the module of the verb. Ends the program with status 2 if it is not understood."""
     words = sys.argv[1:] if argv is None else argv
     # Making the parsers of all verbs takes longer than all else that is done here.
-    whole = parser([words[0]] if words and words[0] in VERBS else None)
+    first = words[0] if words else "list"
+    whole = parser([first] if first in VERBS else () if first == "--version" else None)
     found, left = whole.parse_known_args(words, argparse.Namespace(**_DEFAULTS))
     # argparse hands words out when it meets the first of them: what stands after a later option is left over.
     if left and (any(word.startswith("-") for word in left) or not _take(found, left)):
@@ -48,7 +49,7 @@ def parser(verbs: Sequence[str] | None = None) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     known = Verbs(whole, common)
-    for name in verbs or VERBS:
+    for name in VERBS if verbs is None else verbs:
         VERBS[name](known)
     return whole
 
