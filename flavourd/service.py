@@ -2,7 +2,6 @@
 """The daemon's life: start, hear uevents and callers, reload, stop."""
 
 import asyncio
-import gc
 import signal
 import socket
 import traceback
@@ -77,7 +76,6 @@ class Service:
         await self._first(self._begun())
         if not self._stop.is_set():
             self._ready = True
-            gc.freeze()  # what is there stays; without it the collector lets megabytes gather before it looks
             notify("READY=1")
             self._tell_status()
         await self._stop.wait()
