@@ -23,6 +23,7 @@ from flavourd.errors import Code, FlavourError
 from flavourd.keys import Keys
 from flavourd.record import Record, changed, step
 from flavourd.request import OWN, Origin, Request
+from flavourd.sysfs import entries
 from flavourd.use import Guard, Severity
 
 _LONGEST = 1 << 24  # bytes; none of our files comes near it
@@ -33,20 +34,21 @@ _LATEST = 1e11  # seconds since boot from which a date can still be reckoned
 class Journal:
     def __init__(self, root: Path = Path("/")) -> None:
         run = root / "run/flavourd"
+        # Texts: each switch opens a dozen of these files, and pathlib would double what that costs.
         self._records, self._taken, self._begun, self._locks = (
-            run / name for name in ("records", "taken", "begun", "locks")
+            str(run / name) for name in ("records", "taken", "begun", "locks")
         )
 
     def prepare(self) -> list[FlavourError]:
         """Make the directories, and set aside what is in them and cannot be ours: those are the errors."""
         troubles = []
-        for directory in (self._records, self._taken, self._begun, self._locks):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for unfinished in directory.glob(".*.new"):  # somebody was killed while he wrote it
+        for place in map(Path, (self._records, self._taken, self._begun, self._locks)):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for unfinished in place.glob(".*.new"):  # somebody was killed while he wrote it
                 try:
                     unfinished.unlink()
                 except OSError as error:
-                    troubles.append(_set_aside(unfinished, f"{unfinished} is in the way ({error})"))
+                    troubles.append(_set_aside(str(unfinished), f"{unfinished} is in the way ({error})"))
         for directory, read in ((self._records, self._read_record), (self._begun, _read_begun)):
             for file in _files(directory):
                 try:
@@ -90,7 +92,7 @@ class Journal:
         _append(self._record_file(device), step(text))
 
     def drop(self, device: DeviceId) -> None:
-        self._record_file(device).unlink(missing_ok=True)
+        _unlink(self._record_file(device))
 
     def records(self) -> Iterator[Record]:
         """Of all devices that have one; what cannot be read is told when its device is asked for."""
@@ -107,14 +109,14 @@ class Journal:
     def taken(self, device: DeviceId) -> int:
         """SEQNUM of the last uevent whose request for this device was taken on; 0 if none was."""
         try:
-            return int((self._taken / file_name(str(device))).read_text(encoding="ascii"))
+            return int(Path(self._taken, file_name(str(device))).read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             return 0
 
     def take(self, request: Request) -> None:
         """Never again take this request, or an earlier one of its device, from udev."""
         if request.seqnum and request.seqnum > self.taken(request.device):
-            write_whole(self._taken / file_name(str(request.device)), f"{request.seqnum}\n")
+            write_whole(f"{self._taken}/{file_name(str(request.device))}", f"{request.seqnum}\n")
 
     def begin(self, requests: Sequence[Request]) -> None:
         """These requests are in work together from now on, until `end`."""
@@ -137,12 +139,12 @@ class Journal:
             }
             for request in requests
         ]
-        write_whole(self._begun / file_name(str(requests[0].device)), json.dumps(words) + "\n")
+        write_whole(self._begun_file(requests), json.dumps(words) + "\n")
         for request in requests:
             self.take(request)
 
     def end(self, requests: Sequence[Request]) -> None:
-        (self._begun / file_name(str(requests[0].device))).unlink(missing_ok=True)
+        _unlink(self._begun_file(requests))
 
     def unanswered(self) -> Iterator[tuple[Request, ...]]:
         """What a daemon that died had begun and not answered; each tuple was begun together. What it did by itself
@@ -192,23 +194,26 @@ class Journal:
 
     # ---
 
-    def _lock_file(self, key: str) -> Path:
-        return self._locks / file_name(key)
+    def _lock_file(self, key: str) -> str:
+        return f"{self._locks}/{file_name(key)}"
 
-    def _record_file(self, device: DeviceId) -> Path:
-        return self._records / f"{file_name(str(device))}.json"
+    def _begun_file(self, requests: Sequence[Request]) -> str:
+        return f"{self._begun}/{file_name(str(requests[0].device))}"
 
-    def _read_record(self, file: Path) -> Record:
+    def _record_file(self, device: DeviceId) -> str:
+        return f"{self._records}/{file_name(str(device))}.json"
+
+    def _read_record(self, file: str) -> Record:
         record = Record.from_text(read_own(file))
         if self._record_file(record.device) != file:
             raise ValueError(f"it is about {record.device}")
         return record
 
 
-def _read_begun(file: Path) -> tuple[Request, ...]:
+def _read_begun(file: str) -> tuple[Request, ...]:
     try:
         found = tuple(_begun_of(words) for words in json.loads(read_own(file)))
-        if not found or file_name(str(found[0].device)) != file.name:
+        if not found or file_name(str(found[0].device)) != os.path.basename(file):
             raise ValueError("it is about another device")
         devices = frozenset(request.device for request in found)
         return tuple(replace(request, beside=devices - {request.device}) for request in found)
@@ -253,52 +258,63 @@ def _holder(fd: int) -> int:
     return int(holder) if holder.isdigit() else 0
 
 
-def _files(directory: Path) -> list[Path]:
-    return [file for file in sorted(directory.glob("[!.]*")) if file.suffix != ".corrupt"]
+def _files(directory: str) -> list[str]:
+    return [f"{directory}/{name}" for name in entries(directory) if name[0] != "." and not name.endswith(".corrupt")]
+
+
+def _unlink(file: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(file)
 
 
 def file_name(key: str) -> str:
     return key.replace("/", ":")
 
 
-def _set_aside(file: Path, sentence: str) -> FlavourError:
-    aside = file.with_name(f"{file.name}.corrupt")
+def _set_aside(file: str, sentence: str) -> FlavourError:
+    aside = f"{file}.corrupt"
     try:
-        file.replace(aside)
+        os.replace(file, aside)
     except OSError as error:
         return FlavourError(Code.RECORD, sentence, f"and it cannot be set aside: {error}; take it away")
     return FlavourError(Code.RECORD, sentence, f"it was set aside as {aside}, and the device counts as never touched")
 
 
-def read_own(file: Path) -> str:
+def read_own(file: str) -> str:
     """Of a plain file that is root's (ours) alone; ValueError for any other."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(file, encoding="utf-8", opener=lambda path, _: os.open(path, flags)) as stream:
-        status = os.fstat(stream.fileno())
+    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise ValueError("it is no plain file of root's own")
         if status.st_size > _LONGEST:
             raise ValueError("it is too long")
-        return stream.read()
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Whole or not at all."""
-    new = file.with_name(f".{file.name}.new")
-    # For nobody else to write to, whatever the umask: `read_own` would not have it.
-    with open(new, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(file)
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
+        return os.read(fd, status.st_size).decode()
     finally:
-        os.close(directory)
+        os.close(fd)
 
 
-def _append(file: Path, line: str) -> None:
+def write_whole(file: str, text: str) -> None:
+    """Whole or not at all."""
+    directory, _, name = file.rpartition("/")
+    new, words = f"{directory}/.{name}.new", text.encode()
+    # For nobody else to write to, whatever the umask: `read_own` would not have it.
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        while words:
+            words = words[os.write(fd, words) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(new, file)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _append(file: str, line: str) -> None:
     """To a file that is there: the whole line or nothing of it, and nothing of one that somebody was killed over."""
     words = line.encode()
     fd = os.open(file, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -308,7 +324,7 @@ def _append(file: Path, line: str) -> None:
             os.ftruncate(fd, there.rfind(b"\n") + 1)
         if (written := os.write(fd, words)) != len(words):
             os.ftruncate(fd, os.fstat(fd).st_size - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -6,6 +6,7 @@ In the same form, in another folder, stands where rules that only prefer have br
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from flavourd.device import DeviceId
 from flavourd.journal import file_name, read_own, write_whole
+from flavourd.sysfs import entries
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,14 @@ class Wish:
 
 class Wishes:
     def __init__(self, root: Path = Path("/"), folder: str = "wishes") -> None:
-        self._wishes = root / "run/flavourd" / folder
+        self._wishes = str(root / "run/flavourd" / folder)
 
     def save(self, wish: Wish) -> None:
         text = json.dumps(asdict(wish)) + "\n"
         try:
             write_whole(self._file(wish.device), text)
         except FileNotFoundError:  # the first one
-            self._wishes.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.makedirs(self._wishes, mode=0o700, exist_ok=True)
             write_whole(self._file(wish.device), text)
 
     def wish(self, device: DeviceId, instance: int) -> Wish | None:
@@ -49,16 +51,18 @@ class Wishes:
         return None
 
     def drop(self, device: DeviceId) -> None:
-        self._file(device).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._file(device))
 
     def devices(self) -> Iterator[DeviceId]:
         """Those that have a file."""
-        for file in sorted(self._wishes.glob("[!.]*.json")):
-            with suppress(OSError, ValueError):
-                yield _wish_of(read_own(file)).device
+        for name in entries(self._wishes):
+            if name[0] != "." and name.endswith(".json"):
+                with suppress(OSError, ValueError):
+                    yield _wish_of(read_own(f"{self._wishes}/{name}")).device
 
-    def _file(self, device: DeviceId) -> Path:
-        return self._wishes / f"{file_name(str(device))}.json"
+    def _file(self, device: DeviceId) -> str:
+        return f"{self._wishes}/{file_name(str(device))}.json"
 
 
 def _wish_of(text: str) -> Wish:
