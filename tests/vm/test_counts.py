@@ -20,7 +20,8 @@ pytestmark = pytest.mark.vm
 
 _EVENTS = 200
 _EPOLL_WAIT = 232  # its number on x86-64
-_ANSWER = "/usr/lib/flavourd/python/flavourd/answer.py"
+_READ = 0
+_PYTHON = "/usr/lib/flavourd/python/flavourd"
 
 
 @contextmanager
@@ -33,18 +34,25 @@ def traced(vm: Machine, unit: str, kinds: Iterable[str]) -> Iterator[list[Call]]
     folder = f"/run/strace/{unit}"
     vm.run(f"rm -rf {folder}; mkdir -p {folder}")
     # The shell makes room for strace itself, so that it is told apart by its number.
-    strace = vm.start(f"exec strace -ff -y -e trace={','.join(kinds)} -o {folder}/calls -p {pid} 2> {folder}/told")
-    vm.wait_for(f"grep ' attached' {folder}/told", timeout=120)
+    # A worker that waits for a job is a child already.
+    everyone = [pid, *map(int, vm.run(f"pgrep -P {pid} || true").out.split())]
+    processes = " ".join(f"-p {each}" for each in everyone)
+    strace = vm.start(f"exec strace -ff -y -e trace={','.join(kinds)} -o {folder}/calls {processes} 2> {folder}/told")
+    vm.wait_for(f"test $(grep -c ' attached' {folder}/told) = {len(everyone)}", timeout=120)
     yield found
-    vm.wait_for(f"! pgrep -P {pid} && grep '^{_EPOLL_WAIT} ' /proc/{pid}/syscall", timeout=120)
+    at_work = f"for each in $(pgrep -P {pid}); do grep -v '^{_READ} ' /proc/$each/syscall; done | grep ."
+    vm.wait_for(f"! ({at_work}) && grep '^{_EPOLL_WAIT} ' /proc/{pid}/syscall", timeout=120)
     vm.run(["kill", str(strace.pid)])
     strace.wait()
     found += calls(vm.run(f"cat {folder}/calls.*").out)
 
 
-def never_look_again(vm: Machine) -> None:
-    """Guards look a second time if the first look was half a second ago, and what strace follows is often that slow."""
-    vm.run(f"sed -i 's/^_FRESH_SECONDS = .*/_FRESH_SECONDS = 3600.0/w /dev/stdout' {_ANSWER} | grep .")
+def stop_the_clocks(vm: Machine) -> None:
+    """Guards look a second time if the first look was half a second ago, and what strace follows is often that slow.
+    Workers that wait for a job end after a while.
+    """
+    for file, constant in (("answer", "_FRESH_SECONDS"), ("crew", "_IDLE_SECONDS")):
+        vm.run(f"sed -i 's/^{constant} = .*/{constant} = 3600.0/w /dev/stdout' {_PYTHON}/{file}.py | grep .")
     vm.run("systemctl restart flavourd")
 
 
@@ -55,7 +63,7 @@ def switch(vm: Machine, flavour: str) -> None:
 
 
 def test_switches(vm: Machine) -> None:
-    never_look_again(vm)
+    stop_the_clocks(vm)
     for flavour in ("vfio", "default"):  # from now on modules are loaded, and known
         switch(vm, flavour)
     for flavour in ("vfio", "default"):
@@ -69,6 +77,7 @@ def test_unrelated_events(vm: Machine) -> None:
     def sent() -> int:
         return int(vm.run("cat /sys/kernel/uevent_seqnum").out)
 
+    stop_the_clocks(vm)
     ask(vm, E1000E, "vfio")
     vm.run("udevadm settle")  # from now on its events do wake the daemon
     before = sent()
