@@ -46,7 +46,7 @@ def guest(vm: Machine, program: str, *arguments: str) -> list[str]:
 
 
 def _floor(tell: Tell) -> bytes:
-    built = compiled(_PROGRAMS / "floor.sh", [_PROGRAMS / "floor.c"], tell)
+    built = compiled(_PROGRAMS / "floor.sh", [_PROGRAMS / "floor.c", _PROGRAMS / "bare.h"], tell)
     with tarfile.open(built.folder / "files.tar") as files:
         member = files.extractfile("./floor")
         assert member

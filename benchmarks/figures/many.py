@@ -114,7 +114,7 @@ def plug_controller(vm: Machine) -> str:
 
 def _loop(tell: Tell) -> bytes:
     programs = Path(bed.__file__).parent / "guest"
-    built = compiled(programs / "loop.sh", [programs / "loop.c"], tell)
+    built = compiled(programs / "loop.sh", [programs / "loop.c", programs / "bare.h"], tell)
     with tarfile.open(built.folder / "files.tar") as files:
         member = files.extractfile("./loop")
         assert member

@@ -7,51 +7,12 @@
  * there: override, unbind, bind to DRIVER. back: no override, unbind, bind to DRIVER. Each of the workers, which stand
  * ready before, takes the next device that nobody has taken. Prints the seconds until the last is done.
  */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <error.h>
-#include <fcntl.h>
+#include "bare.h"
+
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#define ROOM 256
-
-static void put(const char *path, const char *text)
-{
-	int file = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (file < 0)
-		error(1, errno, "%s", path);
-	if (write(file, text, strlen(text)) < 0)
-		error(1, errno, "%s: %s", path, text);
-	close(file);
-}
-
-static double now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec + time.tv_nsec / 1e9;
-}
-
-static void switch_one(const char *address, const char *driver, const char *override)
-{
-	char path[ROOM];
-
-	snprintf(path, ROOM, "/sys/bus/pci/devices/%s/driver_override", address);
-	put(path, override);
-	snprintf(path, ROOM, "/sys/bus/pci/devices/%s/driver/unbind", address);
-	put(path, address);
-	snprintf(path, ROOM, "/sys/bus/pci/drivers/%s/bind", driver);
-	put(path, address);
-}
 
 int main(int count, char **words)
 {

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,11 @@ from flavourd import crew as module
 from flavourd.crew import Crew, Errand
 from flavourd.worker import WorkerDied
 
+from .foreseen import run
 from .gate import Gate
 
 _DEADLINE = 60  # far more than any of this takes
 Tell = Callable[[Any], None]
-
-
-def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
-    unforeseen: list[object] = []
-
-    async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unforeseen.append(context))
-        await asyncio.wait_for(test(), _DEADLINE)
-
-    asyncio.run(main())
-    assert unforeseen == []
 
 
 @pytest.fixture(autouse=True)

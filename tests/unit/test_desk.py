@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -24,6 +24,7 @@ from flavourd.request import Origin, Request
 from flavourd.step import What
 
 from .conftest import Tree
+from .foreseen import run
 from .full import full_at
 
 _DEADLINE = 60
@@ -98,17 +99,6 @@ class Room:
         """All is answered, also what was stuck."""
         await self.until(lambda: not self.desk.turns.steps)
         await self.desk.turns.all_answered()
-
-
-def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
-    unforeseen: list[object] = []
-
-    async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unforeseen.append(context))
-        await asyncio.wait_for(test(), _DEADLINE)
-
-    asyncio.run(main())
-    assert unforeseen == [], f"the daemon would have ended: {unforeseen}"
 
 
 def ask(device: DeviceId, wanted: str = "vfio", origin: Origin = Origin.VARLINK, seqnum: int = 0) -> Request:
