@@ -5,7 +5,6 @@ import asyncio
 import signal
 import socket
 import traceback
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,6 @@ from flavourd.survey import Survey
 from flavourd.udevdb import UdevDatabase
 from flavourd.uevents import Uevents
 
-# Requests that have come and are not taken on: how many at a time, and how many at most.
-_AT_A_TIME, _INBOX = 8, 1024
 # The answer goes out before, and what came of requests that end together is told and written down at once.
 _AFTERWARDS_SECONDS = 0.02
 
@@ -50,8 +47,6 @@ class Service:
         self._reloading: asyncio.Task[None] | None = None
         self._ready = self._failed = False
         self._afterwards: asyncio.TimerHandle | None = None
-        self._inbox: deque[Request] = deque()
-        self._more: asyncio.Handle | None = None
 
     async def run(self) -> bool:
         """Serve until SIGTERM; False if something unforeseen ended it, so that it should be started anew."""
@@ -80,8 +75,6 @@ class Service:
             self._tell_status()
         await self._stop.wait()
         notify("STOPPING=1\nSTATUS=Finishing what is begun")
-        self._desk.take_on(self._inbox)
-        self._inbox.clear()
         # Who writes to `driver_flavour` now is told so at once.
         loop.add_reader(uevents.fileno(), self._on_late_uevents, uevents)
         if door:
@@ -93,7 +86,7 @@ class Service:
             self._feed.end()
             if door:
                 await door.settled()
-        self._tell_afterwards()
+        self._write_history()
         alive.cancel()
         loop.set_exception_handler(
             lambda _loop, _context: None
@@ -146,13 +139,11 @@ class Service:
     # --- what comes in
 
     def _on_uevents(self, uevents: Uevents) -> None:
-        if len(self._inbox) >= _INBOX:
-            return  # until some of it is taken on; meanwhile they are kept in the kernel, as long as it has room
         heard = uevents.drain()
         if heard.module or heard.lost:
             self._desk.listen(missed=heard.lost)
         self._desk.forget(heard.removed)
-        self._inbox.extend(heard.requests)
+        self._desk.take_on(heard.requests)
         self._keeper.heard(heard.changed, heard.removed)
         if heard.lost:
             sentence = "uevents came faster than they could be read and some were lost"
@@ -160,16 +151,8 @@ class Service:
                 FlavourError(Code.UEVENTS_LOST, sentence, "every device is looked at again"), logs.WARNING
             )
             self._desk.forget_gone()
-            self._inbox.extend(uevents.all())
+            self._desk.take_on(uevents.all())
             self._keeper.look()
-        self._take_on_some()
-
-    def _take_on_some(self) -> None:
-        """A few: before all are taken on, those that have come meanwhile must be read, or the kernel drops them."""
-        if self._more:
-            self._more.cancel()
-        self._desk.take_on(self._inbox.popleft() for _ in range(min(_AT_A_TIME, len(self._inbox))))
-        self._more = asyncio.get_running_loop().call_soon(self._take_on_some) if self._inbox else None
 
     def _on_late_uevents(self, uevents: Uevents) -> None:
         heard = uevents.drain()
@@ -208,13 +191,16 @@ class Service:
     def _tell_afterwards(self) -> None:
         """What nobody waits for."""
         self._afterwards = None
+        self._write_history()
+        self._tell_status()
+
+    def _write_history(self) -> None:
         try:
             self._history.write()
         except OSError as error:
             logs.tell_trouble(
                 FlavourError(Code.HOST, f"history could not be written: {error}", "make room in /run"), logs.WARNING
             )
-        self._tell_status()
 
     def _tell_status(self) -> None:
         desk = self._desk

@@ -34,6 +34,8 @@ class History:
 
     def write(self) -> None:
         """OSError if what was added could not be written down; it is kept in memory all the same."""
+        if not self._added:
+            return
         new = [(outcome.device, json.dumps(_TYPE.tojson(outcome))) for outcome in self._added]
         self._added.clear()
         self._lines.extend(new)
