@@ -69,12 +69,14 @@ class Kmod:
 
     def _stamp(self) -> tuple[object, ...]:
         stamps: list[object] = [_file_stamp(f"{self._modules}/{name}") for name in _INDEX_FILES]
+        seen = set()
         for place in _CONFIG_DIRECTORIES:
             directory = f"{self._root / place}"
             stamp = _file_stamp(directory)
-            if stamp is None or stamp in stamps:  # /lib is /usr/lib most often
+            if stamp is None or stamp in seen:  # /lib is /usr/lib most often
                 continue
-            stamps.append(stamp)
+            seen.add(stamp)
+            stamps.append((place, stamp))
             with suppress(OSError):
                 stamps += ((name, _file_stamp(f"{directory}/{name}")) for name in sorted(os.listdir(directory)))
         return tuple(stamps)

@@ -35,7 +35,7 @@ class AliasTable:
 
     def matching(self, own: str, other_than: str) -> list[Alias]:
         """In the order of the lines. own: a device's alias, normalised. other_than: a module that is not asked for."""
-        lines = chain.from_iterable(self._heads.get(own[:length], ()) for length in self._lengths)
+        lines = chain.from_iterable(self._heads.get(own[:length], ()) for length in self._lengths if length <= len(own))
         found = [line for line in lines if line[2].module != other_than and fnmatch.fnmatchcase(own, line[1])]
         return [alias for _, _, alias in sorted(found)]
 

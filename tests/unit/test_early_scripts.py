@@ -150,8 +150,14 @@ def test_one_device_that_is_held_up_does_not_keep_the_others_parked(tree: Tree) 
         ("starting", {"etc/udev/rules.d/50-gpu.rules": 'ATTR{class}=="0x030000", ENV{FLAVOUR}="vfio"\n'}, True),
         ("starting", {"usr/lib/udev/rules.d/50-net.rules": 'NAME="lan"\n'}, False),
         ("starting", {"usr/local/lib/udev/rules.d/90-flavourd.rules": 'ENV{FLAVOUR}=="?*"\n'}, False),
+        ("starting", {"etc/flavourd/policy.d/10-nvme.yaml": "-> ../../../a", "a": "rules: []\n"}, True),
+        ("starting", {"etc/udev/rules.d/50-gpu.rules": "-> ../../../a", "a": 'ENV{FLAVOUR}="vfio"\n'}, True),
+        ("starting", {"etc/udev/rules.d/50-gpu.rules": "-> /dev/null"}, False),
+        ("starting", {"etc/udev/rules.d/50-gpu.rules": "-> gone"}, True),
+        ("starting", {"etc/udev/hwdb.d/50-gpu.hwdb": "pci:v000010DE*\n FLAVOUR=vfio\n"}, True),
+        ("offline", {}, True),
     ],
-    ids=range(11),
+    ids=range(17),
 )
 def test_at_boot_udev_is_waited_for_where_somebody_may_ask_by_it(
     tree: Tree, state: str, files: dict[str, str], waits: bool
@@ -160,7 +166,7 @@ def test_at_boot_udev_is_waited_for_where_somebody_may_ask_by_it(
     for name, words in (("systemctl", f"echo {state}"), ("udevadm", 'echo "$@"')):
         (root / name).write_text(f"#!/bin/sh\n{words}\n", encoding="utf-8")
         (root / name).chmod(0o755)
-    settle = script(root, "systemd/flavourd-settle", ("/etc/", "/run/", "/usr/l"))
+    settle = script(root, "systemd/flavourd-settle", ("/etc", "/run", "/usr/l"))
     path = {"PATH": f"{root}:{os.environ['PATH']}"}
     done = subprocess.run(["sh", settle], env=path, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("settle --timeout=30\n" if waits else "", "")
