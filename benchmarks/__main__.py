@@ -4,6 +4,7 @@
 import argparse
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from benchmarks import records, report
@@ -47,10 +48,17 @@ def measure(names: list[str]) -> None:
 
     with bed.machine(say) as vm:
         place = records.Place.of(vm)
+    failed = []
     for name in names:
         say(f"{name} begins")
-        records.keep(records.Record.now(name, place, FIGURES[name].measure(say, False)))
+        try:
+            records.keep(records.Record.now(name, place, FIGURES[name].measure(say, False)))
+        except Exception:  # noqa: BLE001 - hours have gone into the others
+            say(f"{name} has failed: {traceback.format_exc()}")
+            failed.append(name)
     write()
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 def write() -> None:

@@ -17,8 +17,9 @@ Tell = Callable[[Any], None]
 
 # Whoever has switched one device often switches another one soon, or the same back.
 _IDLE_SECONDS = 30.0
-# What an empty pipe takes at once (pipe(7)); for a longer job a new worker is forked, which knows it from birth.
-_LONGEST = 65536
+# More would only cost memory: as many are at work at once (see turns.py). And what a job may leave behind ends some time.
+_MOST_IDLE, _MOST_JOBS = 16, 256
+_READ = 65536
 _STEP, _RESULT = range(2)
 
 
@@ -39,10 +40,11 @@ class Crew(Generic[J, T]):
     def send(self, work: Callable[[J, Tell], T], job: J, told: Tell) -> Errand[T]:
         """Have work(job, tell) done in a worker; what it tells goes to `told`. OSError if none could be started."""
         errand: Errand[T] = Errand(told)
+        order = packed(job)
         while self._idle:
             hand = self._idle[-1]
             hand.leave_idle()
-            if hand.work == work and hand.take(job, errand):
+            if hand.work == work and hand.take(order, errand):
                 return errand
             hand.let_go()
         _Hand(work, job, errand, self._idle)
@@ -55,7 +57,9 @@ class _Hand(Generic[J, T]):
     def __init__(self, work: Callable[[J, Tell], T], job: J, errand: Errand[T], idle: "list[_Hand[J, T]]") -> None:
         self.work, self._errand, self._idle = work, errand, idle
         self._retirement: asyncio.TimerHandle | None = None
+        self._jobs = 1
         orders, self._orders = os.pipe()
+        os.set_blocking(self._orders, False)
         try:
             self._worker: Worker[None] = Worker(lambda tell: _serve(work, job, orders, tell), self._hear, keep=orders)
         except OSError:
@@ -66,17 +70,16 @@ class _Hand(Generic[J, T]):
         errand.pid = self._worker.pid
         self._worker.done.add_done_callback(self._ended)
 
-    def take(self, job: J, errand: Errand[T]) -> bool:
-        """False if it cannot."""
-        order = packed(job)
-        if len(order) > _LONGEST:
-            return False
+    def take(self, order: bytes, errand: Errand[T]) -> bool:
+        """False if it cannot: it was killed, or the pipe is too small. Half an order is none."""
         try:
-            os.write(self._orders, order)
-        except BrokenPipeError:  # it was killed
+            whole = os.write(self._orders, order) == len(order)
+        except (BrokenPipeError, BlockingIOError):
             return False
-        self._errand, errand.pid = errand, self._worker.pid
-        return True
+        if whole:
+            self._errand, errand.pid = errand, self._worker.pid
+            self._jobs += 1
+        return whole
 
     def let_go(self) -> None:
         """It ends when it sees that nobody can give it a job any more."""
@@ -96,6 +99,9 @@ class _Hand(Generic[J, T]):
             self._errand.told(what)
             return
         self._errand.done.set_result(what)
+        if self._jobs >= _MOST_JOBS or len(self._idle) >= _MOST_IDLE:
+            self.let_go()
+            return
         self._idle.append(self)
         self._retirement = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._retire)
 
@@ -119,7 +125,7 @@ def _serve(work: Callable[[J, Tell], T], job: J, orders: int, tell: Tell) -> Non
     while True:
         tell((_RESULT, work(job, lambda what: tell((_STEP, what)))))
         while not (next_one := list(messages(came))):
-            if not (part := os.read(orders, _LONGEST)):
+            if not (part := os.read(orders, _READ)):
                 return
             came += part
         (job,) = next_one

@@ -27,6 +27,11 @@ class Kmsg:
         except OSError:
             self._fd = None  # without the log a refusal still has its errno
 
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
     def lines(self) -> tuple[str, ...]:
         found = []
         while self._fd is not None:

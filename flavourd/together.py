@@ -6,7 +6,7 @@ of it after the last.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +16,7 @@ from flavourd.errors import Code, FlavourError
 from flavourd.flavour import DEFAULT
 from flavourd.host import Host
 from flavourd.journal import Journal
+from flavourd.kmsg import Kmsg
 from flavourd.outcome import Kind, Outcome, errno_text, refused
 from flavourd.plan import Plan
 from flavourd.rebind import Kept
@@ -43,15 +44,39 @@ def carry_out(
     if error := _write_down(plans, records, host):
         return [refused(planned.request, error) for planned in plans]
 
-    def switch_of(number: int, planned: Plan) -> Switch:
-        device = planned.device.id
-        remember = partial(_remember, host.journal, device)
+    def switch_of(number: int, planned: Plan, kmsg: Kmsg) -> Switch:
+        remember = partial(_remember, host.journal, planned.device.id)
         checks = Checks(wanted, partial(look_again, planned), remember, kept)
-        return Switch(
-            planned, host.sysfs, host.kmod, host.kmsg(device), partial(_mark, number, planned, host, tell), checks
-        )
+        return Switch(planned, host.sysfs, host.kmod, kmsg, partial(_mark, number, planned, host, tell), checks)
 
-    switches = [switch_of(number, planned) for number, planned in enumerate(plans)]
+    with ExitStack() as stack:
+        logs = [stack.enter_context(closing(host.kmsg(planned.device.id))) for planned in plans]
+        switches = list(map(switch_of, range(len(plans)), plans, logs))
+        outcomes = _all_or_none(plans, switches)
+    return [
+        _settled(planned, switch.original, outcome, record, host)
+        for planned, switch, outcome, record in zip(plans, switches, outcomes, records, strict=True)
+    ]
+
+
+def left_out(request: Request, failed: Outcome) -> FlavourError:
+    """Why a request was not carried out that is well in itself."""
+    sentence = (
+        f"{request.device} is switched together with {failed.request.device} or not at all, and that one did not go"
+    )
+    return FlavourError(Code.TOGETHER, sentence, "mend what keeps the other one, then ask again")
+
+
+def not_written(device: DeviceId, error: OSError) -> FlavourError:
+    """Nothing is begun that could not be undone after a crash."""
+    sentence = f"what was to be done with {device} could not be written down: {errno_text(error.errno or 0)}"
+    return FlavourError(Code.HOST, sentence, "make room in /run", errno=error.errno)
+
+
+# ---
+
+
+def _all_or_none(plans: Sequence[Plan], switches: Sequence[Switch]) -> list[Outcome]:
     outcomes: list[Outcome] = []
     failed: Outcome | None = None
     for planned, switch in zip(plans, switches, strict=True):
@@ -75,27 +100,7 @@ def carry_out(
             elif outcomes[number].kind is Kind.ALREADY and plans[number].half_done:
                 # An earlier worker of this very transaction has switched it, and died before the others were.
                 outcomes[number] = switches[number].leave(why)
-    return [
-        _settled(planned, switch.original, outcome, record, host)
-        for planned, switch, outcome, record in zip(plans, switches, outcomes, records, strict=True)
-    ]
-
-
-def left_out(request: Request, failed: Outcome) -> FlavourError:
-    """Why a request was not carried out that is well in itself."""
-    sentence = (
-        f"{request.device} is switched together with {failed.request.device} or not at all, and that one did not go"
-    )
-    return FlavourError(Code.TOGETHER, sentence, "mend what keeps the other one, then ask again")
-
-
-def not_written(device: DeviceId, error: OSError) -> FlavourError:
-    """Nothing is begun that could not be undone after a crash."""
-    sentence = f"what was to be done with {device} could not be written down: {errno_text(error.errno or 0)}"
-    return FlavourError(Code.HOST, sentence, "make room in /run", errno=error.errno)
-
-
-# ---
+    return outcomes
 
 
 def _write_down(plans: Sequence[Plan], records: Sequence[Record | None], host: Host) -> FlavourError | None:

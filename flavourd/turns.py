@@ -10,6 +10,7 @@ import asyncio
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Protocol
 
 from flavourd.device import DeviceId
@@ -24,6 +25,8 @@ from flavourd.worker import WorkerDied
 
 # Enough to keep every lock of the kernel's driver core busy; more would only wait there and cost memory.
 _WORKERS_AT_ONCE = 16
+# VFs of a PF come in hundreds: whoever else asks finds a slot free.
+_SHARING_AT_ONCE = 12
 _SLOT_SECONDS = 5.0
 # Who asks faster than the kernel switches must not cost memory without end.
 _MOST_WAITING_FOR_A_DEVICE = 256
@@ -76,7 +79,7 @@ class Turns:
         self._waiting: dict[_Turn, None] = {}  # for a key or for a slot
         self._sleeping: list[_Turn] = []  # in the kernel, past the deadline
         self._servers: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(_WORKERS_AT_ONCE)
+        self._slots, self._sharing = asyncio.Semaphore(_WORKERS_AT_ONCE), asyncio.Semaphore(_SHARING_AT_ONCE)
         self._all_answered = asyncio.Event()
         self._all_answered.set()
         self._not_done: Counter[DeviceId] = Counter()
@@ -166,7 +169,7 @@ class Turns:
             server.add_done_callback(self._servers.discard)
 
     async def _serve(self, turn: _Turn) -> None:
-        async with self._slots:
+        async with self._sharing if turn.keys.shared else nullcontext(), self._slots:
             if turn not in self._waiting:  # it was dropped
                 return
             del self._waiting[turn]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""One disposable process for each switch, and for whatever else may sleep in the kernel.
+"""Processes for switches, and for whatever else may sleep in the kernel.
 
 A write to `unbind` or `bind` may sleep there for ever, deaf to every signal; in a thread it would take the daemon
 along. A worker is forked without exec, so that it starts at once with all that the daemon knows, and closes every
@@ -70,7 +70,7 @@ class Worker(Generic[T]):
     def _hear(self) -> None:
         for kind, what in messages(self._came):
             if kind == _TOLD:
-                self._told(what)
+                self._loop.call_soon(self._told, what)  # if that fails, what comes behind it is heard all the same
             elif self.done.done():  # cancelled
                 pass
             elif kind == _FAILED:

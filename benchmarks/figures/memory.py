@@ -111,7 +111,7 @@ def _absolute(what: str, values: Sequence[float]) -> Comparison:
 def _memory(vm: Machine) -> dict[str, float]:
     """Of the daemon, when none of its workers is left: in millions of bytes."""
     service = "/sys/fs/cgroup/system.slice/flavourd.service/cgroup.procs"
-    vm.wait_for(f"[ $(wc -l < {service}) = 1 ]")
+    vm.wait_for(f"[ $(wc -l < {service}) = 1 ]", timeout=120)  # workers wait half a minute for another job
     text = vm.run("cat /proc/$(systemctl show -P MainPID flavourd)/smaps_rollup").out
     found = re.findall(r"(?m)^(Rss|Pss|Pss_Anon|Pss_File): +(\d+) kB$", text)
     return {name: int(kibibytes) * 1024 / 1e6 for name, kibibytes in found}

@@ -39,9 +39,10 @@ _QUICK = ("floor", "fuse", "kernel", "varlink", "uevent", "flavourctl", "driverc
 _ABOUT = """\
 Each way takes the device from its native driver to vfio and back, with all modules loaded, timed inside the guest from
 the first write, call or exec until it returns (the synthetic uevent: until the kernel tells that the driver is bound).
-All ways follow one another in each round, in an order that moves on from round to round, and udev has settled before
-each. Of the bare writes (driver_override, unbind, bind) the start of the program is not counted. The guest's two
-processors are emulated, which makes interpreters dearer beside the kernel than they are on hardware."""
+All ways follow one another in each round, in another order each time, and udev has settled before each. flavourd's
+workers stay for half a minute, so that most often one of them is at hand. Of the bare writes (driver_override, unbind,
+bind) the start of the program is not counted. The guest's two processors are emulated, which makes interpreters dearer
+beside the kernel than they are on hardware."""
 
 
 def measure(tell: Tell, quick: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Of driverctl, which takes one device after the other, so many at MOST.
 """
 
 import json
+import random
 import subprocess
 import sys
 import time
@@ -64,7 +65,7 @@ def main() -> None:
     for number in range(-1, rounds):
         for count in counts if number >= 0 else [1]:
             ways = {"flavourd": _flavourd, **loops, **({"driverctl": _driverctl} if count <= most else {})}
-            for name in _rotated(list(ways), number):
+            for name in _shuffled(list(ways), number):
                 took = _round_trip(name, ways[name], devices[:count])
                 times = seconds.setdefault(count, {}).setdefault(name, {"there": [], "back": []})
                 for direction, lasted in took.items() if number >= 0 else ():
@@ -87,10 +88,9 @@ def _round_trip(name: str, way: Way, devices: Sequence[Device]) -> dict[str, flo
     return times
 
 
-def _rotated(names: list[str], by: int) -> list[str]:
-    """What one way leaves for later must not meet the same neighbour each time."""
-    by %= len(names)
-    return names[by:] + names[:by]
+def _shuffled(names: list[str], number: int) -> list[str]:
+    """What one way leaves for later (a journal to be written) must not meet the same neighbour in each round."""
+    return random.Random(number).sample(names, len(names))
 
 
 main()

@@ -5,6 +5,7 @@ usage: switches ROUNDS WAY,... ADDRESS,NATIVE,FLAVOURED...
 """
 
 import json
+import random
 import sys
 
 from .device import Device, settle
@@ -20,7 +21,7 @@ def main() -> None:
     # The first is for what is read from the disk and compiled, and does not count.
     for number in range(-1, rounds):
         for device in devices:
-            for name in _rotated(ways, number):
+            for name in _shuffled(ways, number):
                 times = _round_trip(device, name, WAYS[name])
                 if number >= 0:
                     for direction, time in times.items():
@@ -28,10 +29,9 @@ def main() -> None:
     print(json.dumps(seconds))
 
 
-def _rotated(names: list[str], by: int) -> list[str]:
-    """What one way leaves for later (a journal to be written) must not meet the same neighbour each time."""
-    by %= len(names)
-    return names[by:] + names[:by]
+def _shuffled(names: list[str], number: int) -> list[str]:
+    """What one way leaves for later (a journal to be written) must not meet the same neighbour in each round."""
+    return random.Random(number).sample(names, len(names))
 
 
 def _round_trip(device: Device, name: str, way: Way) -> dict[str, float]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from flavourd.answer import Rules, answer, explain
+from flavourd.answer import Answerer, Job, Rules, answer, explain
 from flavourd.device import PARKED, Binding, DeviceId, Sriov
 from flavourd.errors import Code, FlavourError
-from flavourd.flavour import Flavour, FlavourOnBus, Flavours, Universal
+from flavourd.flavour import DEFAULT, Flavour, FlavourOnBus, Flavours, Universal
 from flavourd.host import Host
+from flavourd.journal import since_boot
 from flavourd.keys import Keys
 from flavourd.module_index import ModuleIndex
 from flavourd.outcome import Kind, Outcome
@@ -648,3 +649,23 @@ def test_a_wish_for_vfs_that_had_not_begun_when_the_daemon_died_is_not_overtaken
         [replace(ruled("default", vfs=3), origin=Origin.RECOVERY)], keys_of(_ID), where, _RULES, lambda *_: None
     )
     assert told.code is not Code.OVERTAKEN
+
+
+# --- one job after the other
+
+
+def test_a_worker_keeps_no_descriptor_of_its_jobs(tree: Tree) -> None:
+    where = host(tree)
+    tree({"dev/kmsg": ""})
+    work = Answerer(where, _RULES)
+    before = len(os.listdir("/proc/self/fd"))
+    for wanted in ("vfio", DEFAULT, "vfio"):
+        (outcome,) = work(Job((Request(_ID, wanted, Origin.VARLINK),), keys_of(_ID)), lambda _step: None)
+        assert outcome.kind in (Kind.UNDONE, Kind.REFUSED, Kind.ALREADY)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_job_is_wanted_until_its_time_is_over() -> None:
+    job = Job((Request(_ID, "vfio", Origin.VARLINK),), keys_of(_ID))
+    wanted = [replace(job, until=until).wanted() for until in (None, since_boot() + 60, since_boot() - 1)]
+    assert wanted == [True, True, False]

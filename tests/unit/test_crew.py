@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 import pytest
@@ -89,6 +90,64 @@ def test_who_was_forked_for_other_work_is_let_go() -> None:
         assert (await after.done)[0] == "after"
         assert after.pid != before.pid
         await gone(before.pid)
+
+    run(test)
+
+
+def test_no_more_wait_for_a_job_than_may_be_at_work_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_IDLE", 2)
+
+    async def test() -> None:
+        crew: Crew[object, tuple[object, int]] = Crew()
+        errands = [crew.send(who, number, nobody) for number in range(4)]
+        await asyncio.gather(*(errand.done for errand in errands))
+        while sum(Path(f"/proc/{errand.pid}").exists() for errand in errands) > 2:
+            await asyncio.sleep(0)  # one turn of the loop, not a pause
+        again = [crew.send(who, number, nobody) for number in range(3)]
+        await asyncio.gather(*(errand.done for errand in again))
+        assert len({errand.pid for errand in again} & {errand.pid for errand in errands}) == 2
+
+    run(test)
+
+
+def test_nobody_stays_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_JOBS", 3)
+
+    async def test() -> None:
+        crew: Crew[object, tuple[object, int]] = Crew()
+        pids = [(await crew.send(who, number, nobody).done)[1] for number in range(5)]
+        assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 2]
+        await gone(pids[0])
+
+    run(test)
+
+
+def test_a_job_that_cannot_be_told_harms_nobody() -> None:
+    async def test() -> None:
+        crew: Crew[object, tuple[object, int]] = Crew()
+        first = crew.send(who, "job", nobody)
+        await first.done
+        with pytest.raises((AttributeError, PicklingError)):
+            crew.send(who, lambda: None, nobody)
+        assert await crew.send(who, "next", nobody).done == ("next", first.pid)
+
+    run(test)
+
+
+def test_what_is_told_may_fail_and_the_result_comes_all_the_same() -> None:
+    """That ends the daemon, which waits for its workers."""
+    unforeseen: list[object] = []
+
+    async def test() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unforeseen.append(context["exception"]))
+        crew: Crew[object, tuple[object, int]] = Crew()
+        error = ZeroDivisionError()
+
+        def told(_what: object) -> None:
+            raise error
+
+        assert (await crew.send(who, "job", told).done)[0] == "job"
+        assert unforeseen == [error]
 
     run(test)
 

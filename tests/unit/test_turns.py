@@ -235,6 +235,24 @@ def test_never_are_two_at_work_who_share_a_key() -> None:
     run(test)
 
 
+def test_those_who_share_a_key_leave_slots_for_others(puppets: list[Puppet]) -> None:
+    async def test() -> None:
+        turned = Turned()
+        for number in range(64):
+            turned.take_on(request(DeviceId("pci", f"0000:09:00.{number}"), f"VF {number}"), shared=["PF"])
+        turned.take_on(request(THIRD, "stranger"))
+        await until(lambda: turned.turns.steps[THIRD].what is What.BEGUN)
+        assert len(puppets) == 13
+        for number in range(65):
+            while len(puppets) <= number:
+                await asyncio.sleep(0)
+            puppets[number].end()
+        assert await turned.count(65)
+        await turned.nothing_is_left()
+
+    run(test)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_comes_in_whichever_order_everybody_is_answered_and_nobody_meets_whom_he_conflicts_with(
     puppets: list[Puppet], seed: int
