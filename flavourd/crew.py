@@ -17,7 +17,7 @@ Tell = Callable[[Any], None]
 
 # Whoever has switched one device often switches another one soon, or the same back.
 _IDLE_SECONDS = 30.0
-# More would only cost memory: as many are at work at once (see turns.py). And what a job may leave behind ends some time.
+# More would only cost memory: as many are at work at once (see turns.py). What a job may leave behind ends some time.
 _MOST_IDLE, _MOST_JOBS = 16, 256
 _READ = 65536
 _STEP, _RESULT = range(2)
