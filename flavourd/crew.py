@@ -19,6 +19,7 @@ Tell = Callable[[Any], None]
 _IDLE_SECONDS = 30.0
 # More would only cost memory: as many are at work at once (see turns.py). What a job may leave behind ends some time.
 _MOST_IDLE, _MOST_JOBS = 16, 256
+_LEAVING_SECONDS = 1.0
 _READ = 65536
 _STEP, _RESULT = range(2)
 
@@ -40,7 +41,7 @@ class Crew(Generic[J, T]):
     def send(self, work: Callable[[J, Tell], T], job: J, told: Tell) -> Errand[T]:
         """Have work(job, tell) done in a worker; what it tells goes to `told`. OSError if none could be started."""
         errand: Errand[T] = Errand(told)
-        order = packed(job)
+        order = packed(job) if self._idle else b""
         while self._idle:
             hand = self._idle[-1]
             hand.leave_idle()
@@ -49,6 +50,13 @@ class Crew(Generic[J, T]):
             hand.let_go()
         _Hand(work, job, errand, self._idle)
         return errand
+
+    async def finish(self) -> None:
+        """Let all go who wait for a job, and wait until they are gone, or for a second: systemd tells of processes that
+        a service leaves behind.
+        """
+        if idle := [*self._idle]:
+            await asyncio.wait([hand.retire() for hand in idle], timeout=_LEAVING_SECONDS)
 
 
 class _Hand(Generic[J, T]):
@@ -103,14 +111,16 @@ class _Hand(Generic[J, T]):
             self.let_go()
             return
         self._idle.append(self)
-        self._retirement = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._retire)
+        self._retirement = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self.retire)
 
-    def _retire(self) -> None:
+    def retire(self) -> asyncio.Future[None]:
+        """It gets no other job. Done when it is gone."""
         self.leave_idle()
         self.let_go()
+        return self._worker.done
 
     def _ended(self, done: asyncio.Future[None]) -> None:
-        self._retire()
+        self.retire()
         died = done.exception()
         if not self._errand.done.done():
             self._errand.done.set_exception(died or WorkerDied("the worker ended and gave no answer"))

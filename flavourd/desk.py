@@ -221,6 +221,7 @@ class Desk:
             with suppress(OSError):  # at worst the next one tells again that nobody waits
                 self.host.journal.take(request)
         await self.turns.all_answered()
+        await self._crew.finish()
         self._waiters.close()
 
     # ---

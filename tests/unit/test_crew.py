@@ -94,6 +94,30 @@ def test_who_was_forked_for_other_work_is_let_go() -> None:
     run(test)
 
 
+def test_in_the_end_all_go_who_wait_and_nobody_is_waited_for_who_is_at_work(gate: Gate) -> None:
+    async def test() -> None:
+        crew: Crew[bool, None] = Crew()
+
+        def work(waits: bool, _tell: Tell) -> None:
+            if waits:
+                gate.wait()
+
+        errands = [crew.send(work, waits, nobody) for waits in (False, False, True)]
+        await gate.arrival()
+        await asyncio.gather(*(errand.done for errand in errands[:2]))
+        await crew.finish()
+        for errand in errands[:2]:
+            await gone(errand.pid)
+        assert not errands[2].done.done()
+        gate.let_on()
+        await errands[2].done
+        await crew.finish()
+        await gone(errands[2].pid)
+        await crew.finish()
+
+    run(test)
+
+
 def test_no_more_wait_for_a_job_than_may_be_at_work_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_IDLE", 2)
 
