@@ -413,12 +413,15 @@ def test_writers_and_lookers_leave_nothing_behind(tree: Machine) -> None:
     look = f"for i in $(seq 300); do read x < {attribute(E1000E)}; done; ls -lR {BUS} > /dev/null"
     work = f"{look}; for i in $(seq 120); do echo nope > {attribute(E1000E)}; done 2>/dev/null; true"
     vm.run(bash(work), timeout=600)  # Python takes its memory by the megabyte, and is not done before
-    before, descriptors = size()
-    vm.run(bash(work), timeout=600)
-    after, left = size()
-    print(f"{before} KiB before, {after} KiB after 300 looks and 120 writes")
-    assert after - before < 512
-    assert left == descriptors
+    sizes, descriptors = map(list, zip(size(), strict=True))
+    # What leaks grows each time; a megabyte that it takes once more does not.
+    while len(sizes) == 1 or (len(sizes) < 5 and sizes[-1] - sizes[-2] >= 512):
+        vm.run(bash(work), timeout=600)
+        for kept, now in zip((sizes, descriptors), size(), strict=True):
+            kept.append(now)
+    print(f"KiB before, and after 300 looks and 120 writes each: {sizes}")
+    assert sizes[-1] - sizes[-2] < 512
+    assert len(set(descriptors)) == 1
 
 
 # --- daemons that go and come
