@@ -45,6 +45,13 @@ def processes() -> dict[int, tuple[int, str]]:
     return found
 
 
+def alone() -> bool:
+    """Whether a daemon is the only one of the service, but for its own workers: they may wait for another job."""
+    there = processes()
+    daemons = [pid for pid, (parent, _) in there.items() if parent == 1]
+    return len(daemons) == 1 and all(parent in (1, *daemons) for parent, _ in there.values())
+
+
 def kill(pids: list[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -153,14 +160,14 @@ class Round:
                 time.sleep(0.02)
 
     def settle(self, calls: list[Call]) -> None:
-        """Until a daemon is up that has nothing left to do, alone in its service."""
+        """Until a daemon is up that has nothing left to do, and nobody of an earlier one is there."""
         deadline = time.monotonic() + SETTLED_SECONDS
         status: dict[str, Any] | None = None
         while time.monotonic() < deadline:
             listen(calls, 0)
             with suppress(OSError):
                 status = ask("Status", deadline - time.monotonic())
-            if status and status.get("ready") and not status["open"] and not status["stuck"] and len(processes()) == 1:
+            if status and status.get("ready") and not status["open"] and not status["stuck"] and alone():
                 for call in calls:
                     last = time.monotonic() + LAST_WORDS_SECONDS
                     while call.open and time.monotonic() < last:  # the end of a stream may come in pieces
