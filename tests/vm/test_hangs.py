@@ -23,7 +23,7 @@ SLEEPS_IN = "vfio_unregister_group_dev"
 OTHERS = (E1000E_TWIN, VIRTIO_NET, E1000, E1000_TWIN, E1000E_TWIN)
 
 
-def short_deadline(vm: Machine, seconds: int = 3) -> None:
+def short_deadline(vm: Machine, seconds: int = 6) -> None:
     drop_in(vm, f"ExecStart=\nExecStart=/usr/sbin/flavourd --deadline {seconds}\n")
 
 
@@ -32,7 +32,7 @@ def make_stuck(vm: Machine, address: str) -> int:
     ctl(vm, "set", address, "vfio", timeout=120)
     pid = hold(vm, address)
     done = ctl(vm, "reset", address, "--force=held", rc=BROKEN)
-    assert "the kernel has not answered within 3 s" in done.out
+    assert "the kernel has not answered within 6 s" in done.out
     assert "[stuck]" in done.out
     assert f"python3 (pid {pid}, holder.service)" in done.out
     assert SLEEPS_IN in done.out
