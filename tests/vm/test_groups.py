@@ -94,7 +94,8 @@ def test_daemon_and_worker_killed_in_the_middle_of_a_group_leave_it_whole(vm: Ma
     assert (vm.driver(E1000), vm.driver(E1000_TWIN)) == ("vfio-pci", "vfio-pci"), "half-way"
     vm.run("systemctl kill -s KILL --kill-whom=all flavourd")
     assert asked.wait(60).rc != 0
-    vm.wait_for("ls /run/flavourd/begun /run/flavourd/records | grep -q pci: && exit 1; systemctl is-active flavourd")
+    left = "ls /run/flavourd/begun /run/flavourd/records | grep -q pci:"
+    vm.wait_for(f"{left} && exit 1; systemctl is-active flavourd", timeout=120)
     assert is_native(vm, E1000, E1000_TWIN)
     assert (vm.driver(third), override(vm, third)) == ("e1000e", None)
 
@@ -182,7 +183,7 @@ def test_a_group_and_a_single_wish_for_one_of_its_members_are_both_answered_one_
 
 
 def test_who_waits_for_his_turn_can_be_withdrawn_and_who_has_begun_cannot(vm: Machine) -> None:
-    variant(vm, delay_ms=3000)
+    variant(vm, delay_ms=8000)
     begun = vm.start(["flavourctl", "set", E1000E, "vfio"])
     vm.wait_for("[ $(cat /sys/module/test_vfio_pci/parameters/probes) = 1 ]")
     waiting = vm.start(["flavourctl", "reset", E1000E])
