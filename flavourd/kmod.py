@@ -8,7 +8,6 @@ The tables are read once and kept until one of their files changes. modprobe.d i
 import os
 import subprocess
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from flavourd.module_index import ModuleIndex, Tables, module_index
@@ -90,7 +89,7 @@ class Kmod:
             builtin=_read_text(self._modules / "modules.builtin", warnings),
             dep=_read_text(self._modules / "modules.dep", warnings),
         )
-        return replace(module_index(tables, prefixes, universals), warnings=tuple(warnings))
+        return module_index(tables, prefixes, universals, tuple(warnings))
 
     def _config(self, warnings: list[str]) -> list[list[str]]:
         """modprobe.d and modules.softdep as kmod understands them, a list of words a line (at least two)."""

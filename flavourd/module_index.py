@@ -95,7 +95,9 @@ def normal_alias(text: str) -> str:
     return re.sub(r"\[[^]]*\]|-", lambda found: "_" if found[0] == "-" else found[0], text)
 
 
-def module_index(tables: Tables, prefixes: frozenset[str], universals: frozenset[str]) -> ModuleIndex:
+def module_index(
+    tables: Tables, prefixes: frozenset[str], universals: frozenset[str], warnings: tuple[str, ...] = ()
+) -> ModuleIndex:
     """The index for these alias prefixes and universal modules."""
     config = tables.config
     builtin = frozenset(module_name(name) for name in re.findall(r"([^/\n]+)\.ko$", tables.builtin, re.MULTILINE))
@@ -109,6 +111,7 @@ def module_index(tables: Tables, prefixes: frozenset[str], universals: frozenset
         builtin=builtin,
         libraries={universal: _libraries(tables.dep, module_name(universal)) for universal in universals},
         noiommu=_noiommu(config),
+        warnings=warnings,
     )
 
 
