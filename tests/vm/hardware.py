@@ -11,6 +11,8 @@ KERNEL_ARGUMENTS = (
     "root=/dev/vda rw console=ttyS0 intel_iommu=on "
     # Boot speed and quiet under emulation; the soft-lockup watchdog takes a busy host for a hung guest.
     "quiet mitigations=off audit=0 nowatchdog "
+    # With code at random addresses QEMU translates a program anew at each exec: four times the work.
+    "norandmaps "
     # A guest whose agent is gone is asked by a key.
     "sysrq_always_enabled"
 )
