@@ -28,6 +28,9 @@ def arguments(image: Image) -> list[str]:
         *("qemu-system-x86_64", "-name", "flavourd", "-nodefaults", "-no-user-config"),
         *("-display", "none", "-vga", "none"),
         *("-machine", "q35,kernel-irqchip=split,memory-backend=memory", "-accel", accelerator()),
+        # With random numbers of its own the kernel need not wait for chance, a second of each boot, and need
+        # not patch its code once it has them: see _EMULATORS_FAULT in machine.py.
+        *("-cpu", "qemu64,+rdrand"),
         *("-smp", "2", "-m", MEMORY),
         *(
             "-kernel",

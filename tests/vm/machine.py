@@ -16,8 +16,10 @@ __all__ = ["CommandError", "Done", "Machine", "Running"]
 
 _SYSFS = "/sys/bus/pci/devices"
 # Now and then a processor of QEMU's emulation runs into the breakpoint by which the kernel patches its code at boot,
-# after that was taken away again: before any module is loaded, so nothing of ours has to do with it.
-_EMULATORS_FAULT = re.compile(r"Oops: int3: (?:(?!Oops).)*?Modules linked in: *\r?\n(?:(?!Oops).)*?Kernel panic", re.S)
+# after that was taken away again: before any module is loaded that we make or bind, so that we have no part in it.
+_EMULATORS_FAULT = re.compile(
+    r"Oops: int3: (?:(?!Oops).)*?Modules linked in:(?![^\n]*(?:driver_flavour|vfio))(?:(?!Oops).)*?Kernel panic", re.S
+)
 
 # One loop in the guest: asking from outside would cost a round trip each time. `read` needs no process, `date` would.
 _WAIT = """
