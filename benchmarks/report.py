@@ -12,9 +12,9 @@ _HEAD = """\
 # How fast flavourd is, beside what else can be done
 
 `make bench` has measured this and written this file; the numbers of every single round are in [raw](raw), and
-`python -m benchmarks report` writes the file anew from them. Every ratio is between two things that were measured in
-the same rounds, one after the other: the median of the rounds' ratios, with their quartiles in brackets. 1.5 means
-that it takes half as long again.
+`python -m benchmarks report` writes the file anew from them. A ratio is between two things that were measured in the
+same rounds, one after the other, or, where a section says so, between the same thing before and after: the median of
+the rounds' ratios, with their quartiles in brackets. 1.5 means that it takes half as long again.
 """
 _MARKS = re.compile(r"(?<=<!-- headline -->\n).*?(?=<!-- /headline -->)", re.DOTALL)
 # From the smallest: (largest value that is not told so, factor, name).
@@ -76,8 +76,11 @@ def table(figure: Figure) -> str:
 
 
 def with_headline(text: str, figures: Iterable[Figure]) -> str:
-    """A document with the headline table between its marks; one without the marks stays as it is."""
-    return _MARKS.sub(lambda _: f"\n{headline(figures)}\n", text)
+    """A document with the headline table between its marks; ValueError if it has none."""
+    new, times = _MARKS.subn(lambda _: f"\n{headline(figures)}\n", text)
+    if times != 1:
+        raise ValueError("the table's place is told by <!-- headline --> and <!-- /headline -->, each on a line, once")
+    return new
 
 
 def quantity(value: float, unit: str) -> str:

@@ -29,10 +29,10 @@ _QUICK_COUNTS, _QUICK_ROUNDS = (1, 4, 8), 1
 # One after the other, and each takes a second: more would take hours.
 _DRIVERCTL = 8
 _NAMES = {"loop 1": "bare writes, one after the other", "driverctl": "driverctl --nosave, one after the other"}
-_ABOUT = f"""\
-An NVMe controller of QEMU's has up to {MOST} VFs, each put online with a queue of its own and bound to nvme. The first
+_ABOUT = """\
+An NVMe controller of QEMU's has up to {most} VFs, each put online with a queue of its own and bound to nvme. The first
 1, 2, 4 ... of them go to vfio and back: by one Varlink call that names them all, by a loop of bare sysfs writes in C
-(one after the other, and by 2, 4, 8 and 16 processes that stand ready before the clock starts), and up to {_DRIVERCTL}
+(one after the other, and by 2, 4, 8 and 16 processes that stand ready before the clock starts), and up to {driverctl}
 of them by a loop of driverctl. All ways follow one another in each round, and udev has settled before each. The
 controllers have no disks, so a guard has little to look at; two emulated processors set the limit of what many workers
 can gain."""
@@ -80,7 +80,7 @@ def figure(raw: dict[str, Any]) -> Figure:
     return Figure(
         NAME,
         f"Many devices: up to {max(by_count)} NVMe VFs",
-        _ABOUT,
+        _ABOUT.format(most=most, driverctl=max(count for count, ways in by_count.items() if "driverctl" in ways)),
         tuple(comparisons),
         (Plot("lines", "To vfio and back", "VFs", "seconds", lines, log=True),),
         (

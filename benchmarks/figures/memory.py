@@ -21,11 +21,11 @@ _QUICK_VFS = 8
 _LIMIT = 25.0
 _GROWTH = 1.02
 _DEVICES = 2
-_ABOUT = f"""\
+_ABOUT = """\
 The proportional set size of flavourd's process as the kernel tells it (smaps_rollup), in millions of bytes, read by cat
 while no worker is forked, whose sharing would halve it; flavourd-attributes runs too and shares the interpreter's
-files. At rest: just installed and started. Then {_DEVICES} devices without a native driver go to vfio and back, both by
-one Varlink call, {_SWITCHES:,} switches in all. On a fresh machine {MOST} VFs of an NVMe controller are made and
+files. At rest: just installed and started. Then {devices} devices without a native driver go to vfio and back, both by
+one Varlink call, {switches:,} switches in all. On a fresh machine {vfs} VFs of an NVMe controller are made and
 listed, and all of them switched by one call."""
 
 
@@ -55,6 +55,7 @@ def measure(tell: Tell, quick: bool) -> dict[str, Any]:
         back = _memory(vm)
     return {
         "rest": rests,
+        "devices": _DEVICES,
         "switches": samples,
         "warm": warm,
         "vfs": {"count": vfs, "known": known, "switched": switched, "back": back},
@@ -71,7 +72,7 @@ def figure(raw: dict[str, Any]) -> Figure:
     return Figure(
         NAME,
         "Memory of the daemon",
-        _ABOUT,
+        _ABOUT.format(devices=raw["devices"], switches=switches, vfs=vfs["count"]),
         (
             _absolute("at rest", rest),
             _absolute(f"after {switches:,} switches", last),

@@ -17,13 +17,13 @@ _DEVICES = len(FREE_PORTS)
 # No answer at all. Whatever else was said is one, be it a refusal.
 _UNANSWERED = ("no outcome", "no answer", "hung up")
 _LIMIT = 2.0
-_ABOUT = f"""\
+_ABOUT = """\
 Half of the requests are synthetic uevents, written as fast as the kernel takes them; meanwhile the other half are
-Varlink calls of {_CALLERS} callers at once, each of whom asks again as soon as he is answered. They are for {_DEVICES}
+Varlink calls of {callers} callers at once, each of whom asks again as soon as he is answered. They are for {devices}
 devices without a native driver, now to vfio, now back. No more than 256 requests wait for a device, and no more than
 256 connections of a user; what is too many is refused at once. A call has its reply; of a uevent the outcome is looked
 up in the journal by its UUID. In the end each device must be in the flavour of the last request that was carried
-out."""
+out. The memory is beside the daemon's own peak before the storm."""
 
 
 def measure(tell: Tell, quick: bool) -> dict[str, Any]:
@@ -35,7 +35,8 @@ def measure(tell: Tell, quick: bool) -> dict[str, Any]:
         words = bed.guest(vm, "storm", str(requests), str(callers), *addresses)
         done = vm.run(words, timeout=2 * 3600)
         alive = vm.run("systemctl is-active flavourd", check=False).out.strip()
-    return {"requests": requests, "alive": alive, **json.loads(done.out)}
+    counts = {"requests": requests, "callers": callers, "devices": len(addresses)}
+    return {**counts, "alive": alive, **json.loads(done.out)}
 
 
 def figure(raw: dict[str, Any]) -> Figure:
@@ -57,7 +58,7 @@ def figure(raw: dict[str, Any]) -> Figure:
     return Figure(
         NAME,
         f"A storm of {raw['requests']:,} requests",
-        _ABOUT,
+        _ABOUT.format(**raw),
         (
             Comparison("requests without an answer", "", (unanswered,), unit="requests", limit=0),
             Comparison(
