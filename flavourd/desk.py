@@ -53,7 +53,7 @@ class Desk:
         self._root = root
         self._answered = answered
         self.host = Host.at(root)
-        self.turns = Turns(self._begin, self._tell, told, self._inquire, deadline)
+        self.turns = Turns(self._begin, told, self._answer, self._write_down, self._inquire, deadline)
         self._crew: Crew[Job, list[Outcome]] = Crew()
         self.counts = dict.fromkeys(Kind, 0)
         self._warned: tuple[str, ...] = ()
@@ -125,9 +125,9 @@ class Desk:
         if request.ticket is None:
             self._queue([request])
         elif from_before:
-            self._tell([refused(request, _GONE)], False)
+            self._refuse(refused(request, _GONE))
         elif self._finishing:
-            self._tell([_stopping(request)], False)
+            self._refuse(_stopping(request))
         else:
             self._tickets.add(request.ticket)
             self._queue([request])
@@ -253,9 +253,16 @@ class Desk:
             return found
         return replace(found, holders=holders)
 
-    def _tell(self, outcomes: Sequence[Outcome], begun: bool) -> None:
-        """Of requests that were taken on together. begun: they had their turn."""
+    def _refuse(self, outcome: Outcome) -> None:
+        """Of a request that is not taken on."""
+        self._answer([outcome])
+        self._write_down([outcome], False)
+
+    def _answer(self, outcomes: Sequence[Outcome]) -> None:
         self._publish([outcome for outcome in outcomes if not self._aftercare.repeats(outcome)])
+
+    def _write_down(self, outcomes: Sequence[Outcome], begun: bool) -> None:
+        """That requests which were taken on together are done with. begun: they had their turn."""
         requests = [outcome.request for outcome in outcomes]
         try:
             if not begun and requests[0].origin is not Origin.RECOVERY:

@@ -57,9 +57,10 @@ class _Turn:
 
 class Turns:
     """begin: called when the turn of requests has come, gives what starts a process for them, or why they are not to be
-    begun. answered: gets the outcomes of requests that were taken on together, and whether they were begun. told: gets
-    every step on the way to them. inquire: finds out about a request whose worker (its pid, and the step it is at) is
-    stuck.
+    begun. told: gets every step on the way to the outcomes. answered: gets the outcomes of requests that were taken on
+    together, for whoever waits for them. done: gets them again, with whether they were begun, when the answer has left;
+    the turn of what conflicts with them comes after that. inquire: finds out about a request whose worker (its pid, and
+    the step it is at) is stuck.
 
     `deadline`: seconds. `open` counts the requests without an answer, `waiting` those whose turn has not come; `stuck`
     holds the devices whose worker is past the deadline; `steps` has the last step of each device that is not done with.
@@ -68,12 +69,13 @@ class Turns:
     def __init__(
         self,
         begin: Callable[[Sequence[Request], Keys], Start | FlavourError],
-        answered: Callable[[Sequence[Outcome], bool], None],
         told: Callable[[Request, Step], None],
+        answered: Callable[[Sequence[Outcome]], None],
+        done: Callable[[Sequence[Outcome], bool], None],
         inquire: Callable[[Request, int, Step], Awaitable[Stuck]],
         deadline: float,
     ) -> None:
-        self._begin, self._answered, self._told, self._inquire = begin, answered, told, inquire
+        self._begin, self._told, self._answered, self._done_with, self._inquire = begin, told, answered, done, inquire
         self.deadline = deadline
         self._lines: Lines[_Turn] = Lines()
         self._waiting: dict[_Turn, None] = {}  # for a key or for a slot
@@ -185,7 +187,10 @@ class Turns:
         if turn.refused:
             self._answer([refused(request, turn.refused) for request in turn.requests], begun=False)
         if worker:
-            self._answer(_outcomes(turn, worker.done))  # may take on a request that goes before all others
+            outcomes = _outcomes(turn, worker.done)
+            self._answered(outcomes)
+            await asyncio.sleep(0)  # whoever waits for them goes first
+            self._end(outcomes)  # may take on a request that goes before all others
         self._serve_all(self._lines.leave(turn))
 
     def _start(self, turn: _Turn) -> AtWork | None:
@@ -235,9 +240,13 @@ class Turns:
         return Outcome(request, Kind.STUCK, request.wanted, code=Code.STUCK, sentence=sentence, hint=hint)
 
     def _answer(self, outcomes: Sequence[Outcome], *, begun: bool = True) -> None:
+        self._answered(outcomes)
+        self._end(outcomes, begun=begun)
+
+    def _end(self, outcomes: Sequence[Outcome], *, begun: bool = True) -> None:
         self.open -= len(outcomes)
         try:
-            self._answered(outcomes, begun)  # may take on another one, and only then it shows whether all are answered
+            self._done_with(outcomes, begun)  # may take on another one, and only then it shows whether all are answered
         finally:
             self._look()
 

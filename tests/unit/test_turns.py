@@ -61,9 +61,10 @@ class Turned:
         self.told: list[tuple[str, Step]] = []
         self.asked_after: list[tuple[Request, int, Step]] = []
         self._work = work
+        self._heard: list[Outcome] = []
         self._new = asyncio.Event()
         self.not_begun: dict[str, FlavourError] = {}
-        self.turns = Turns(self.begin, self.answered, self._told, self.inquire, deadline)
+        self.turns = Turns(self.begin, self._told, self.answered, self.done, self.inquire, deadline)
 
     def take_on(self, *requests: Request, keys: Sequence[str] = (), shared: Sequence[str] = (), **rest: Any) -> None:
         """Together. keys: that they need alone, beside the devices' own."""
@@ -89,7 +90,12 @@ class Turned:
     def _told(self, asked: Request, step: Step) -> None:
         self.told.append((asked.wanted, step))
 
-    def answered(self, outcomes: Sequence[Outcome], begun: bool) -> None:
+    def answered(self, outcomes: Sequence[Outcome]) -> None:
+        self._heard += outcomes
+
+    def done(self, outcomes: Sequence[Outcome], begun: bool) -> None:
+        for outcome in outcomes:
+            self._heard.remove(outcome)  # whoever waited for it has it
         self.answers += outcomes
         self.had_turn += [begun] * len(outcomes)
         self._new.set()
@@ -118,6 +124,7 @@ class Turned:
         assert (turns.steps, turns.stuck) == ({}, {})
         assert (turns._lines._keys, turns._lines._lines) == ({}, {})
         assert (turns._waiting, turns._sleeping, turns._not_done) == ({}, [], {})
+        assert self._heard == []
 
 
 class Puppet:
@@ -472,9 +479,9 @@ def test_what_was_asked_together_is_one_turn_of_one_worker_and_each_hears_its_ow
         return done(asked)
 
     class Together(Turned):
-        def answered(self, outcomes: Sequence[Outcome], begun: bool) -> None:
+        def answered(self, outcomes: Sequence[Outcome]) -> None:
             together.append([outcome.request.wanted for outcome in outcomes])
-            super().answered(outcomes, begun)
+            super().answered(outcomes)
 
     together: list[list[str]] = []
 
@@ -812,9 +819,9 @@ def test_requests_that_cannot_begin_are_answered_too(error: Exception, code: Cod
     run(test)
 
 
-def test_who_is_told_of_an_answer_sees_how_many_are_open_and_may_take_on_another_that_counts() -> None:
+def test_who_is_told_of_an_end_sees_how_many_are_open_and_may_take_on_another_that_counts() -> None:
     class Again(Turned):
-        def answered(self, outcomes: Sequence[Outcome], begun: bool) -> None:
+        def done(self, outcomes: Sequence[Outcome], begun: bool) -> None:
             (outcome,) = outcomes
             seen.append((outcome.request.wanted, self.turns.open))
             if outcome.request.wanted == "a":
