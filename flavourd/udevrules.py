@@ -20,6 +20,9 @@ class UdevRules:
     def __init__(self, root: Path = Path("/")) -> None:
         self._folder = root / "run/udev/rules.d"
 
+    def exist(self) -> bool:
+        return any((self._folder / name).exists() for name in (POLICY, NODES))
+
     def write(self, policy: str, nodes: str) -> list[str]:
         """Have these texts as the two files, each whole or not at all, and no file where the text is empty.
 

@@ -23,7 +23,9 @@ _NODE = DeviceNode(group="36")
 
 
 class Udev:
-    """`triggered`: what was asked of udevadm since it was last read."""
+    """`triggered`: what was asked of udevadm since it was last read. `looks`: processes that were started."""
+
+    looks = 0
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._root, self._triggered = root, list[list[str]]()
@@ -42,6 +44,7 @@ class Udev:
         return [*self._triggered]
 
     async def _look(self, work: Callable[[], None]) -> None:
+        self.looks += 1
         work()
 
 
@@ -77,3 +80,13 @@ def test_serial_numbers_are_asked_for_where_they_are_not_known_and_only_for_othe
 def test_without_rules_by_serial_no_device_is_triggered(udev: Udev) -> None:
     udev.of(Rule("vfio"))
     assert udev.triggered({}) == []
+
+
+def test_who_has_no_rules_and_no_files_starts_no_process(udev: Udev) -> None:
+    udev.triggered({})
+    assert udev.looks == 0
+    udev.of(Rule("vfio", match=Match(vendor="8086")))
+    udev.triggered({_VF: _NODE})
+    udev.of()
+    udev.triggered({})
+    assert udev.looks == 2, "what it has written it takes away"

@@ -45,6 +45,9 @@ def test_without_rules_there_is_no_file_and_nothing_to_tell(tmp_path: Path, fold
     rules = UdevRules(tmp_path)
     assert not rules.write("", "")
     assert not folder.exists()
+    assert not rules.exist()
+    rules.write("one\n", "")
+    assert rules.exist()
     rules.write("one\n", "two\n")
     assert rules.write("", "")
     assert content(folder) == {}
