@@ -264,6 +264,8 @@ class Desk:
     def _write_down(self, outcomes: Sequence[Outcome], begun: bool) -> None:
         """That requests which were taken on together are done with. begun: they had their turn."""
         requests = [outcome.request for outcome in outcomes]
+        for outcome in outcomes:  # first: as long as they are not ended, a daemon that is killed does all this again
+            self.ended(outcome)
         try:
             if not begun and requests[0].origin is not Origin.RECOVERY:
                 for request in requests:
@@ -277,8 +279,6 @@ class Desk:
         except OSError as error:  # at worst something is done or told again after a restart
             sentence = f"what became of {requests[0].device} could not be written down: {error}"
             logs.tell_trouble(FlavourError(Code.HOST, sentence, "make room in /run"), logs.WARNING)
-        for outcome in outcomes:
-            self.ended(outcome)
 
     def _half_done(self, device: DeviceId) -> bool:
         """And it is ours to put back: who is being stopped leaves that to the next start."""
