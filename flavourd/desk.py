@@ -243,7 +243,9 @@ class Desk:
         return partial(self._crew.send, Answerer(self.host, self.rules()), job)
 
     async def _inquire(self, request: Request, worker: int, step: Step) -> Stuck:
-        seconds = since_boot() - request.begun if request.begun else self.turns.deadline
+        at_work = (each for together in self.host.journal.unanswered() for each in together)
+        begun = next((each.begun for each in at_work if each.device == request.device), None)
+        seconds = self.turns.deadline if begun is None else since_boot() - begun
         since = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
         pid, usage = step.pid or worker, self.host.usage
         found = Stuck(request, pid, since, step.text, Procfs(self._root).wchan(pid))

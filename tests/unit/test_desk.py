@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -605,5 +606,26 @@ def test_who_stops_puts_nothing_back_any_more_for_the_next_one_does(tree: Tree) 
         assert room.told() == [(_ONE, Kind.REFUSED, Code.IN_USE)]
         assert not room.desk._aftercare._timers
         assert list(room.journal.unfinished()) == [made]
+
+    run(test)
+
+
+def test_since_when_it_is_stuck_is_told_by_what_is_written_down_so_that_the_next_daemon_tells_the_same(
+    tree: Tree,
+) -> None:
+    tree(pci(_ONE, _IN_FLAVOUR))
+
+    async def test() -> None:
+        room = Room(tree, deadline=0.5)
+        lock = room.busy(str(_ONE))
+        room.desk.ask([replace(ask(_ONE), begun=0.0)])
+        await room.until(lambda: room.begun() == [_ONE])
+        room.journal.begin([replace(ask(_ONE), instance=room.instance(_ONE), begun=0.1)])
+        await room.until(lambda: len(room.answers) == 1)
+        (stuck,) = room.desk.turns.stuck.values()
+        boot = datetime.now(UTC) - timedelta(seconds=since_boot())
+        assert abs(datetime.fromisoformat(stuck.since) - boot) < timedelta(seconds=5)
+        os.close(lock)
+        await room.finished()
 
     run(test)
