@@ -20,7 +20,7 @@ from .userspace import program
 
 pytestmark = [pytest.mark.vm, pytest.mark.alone]
 
-ROUNDS = 25  # a daemon takes three seconds to start under emulation
+ROUNDS = 15  # a daemon takes three seconds to start under emulation
 
 UNITS = [[E1000E], [E1000E_TWIN], [VIRTIO_NET], [E1000, E1000_TWIN]]
 ORIGINALS = {E1000E: "e1000e", E1000E_TWIN: "e1000e", VIRTIO_NET: "virtio-pci", E1000: "e1000", E1000_TWIN: "e1000"}
