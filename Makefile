@@ -36,9 +36,7 @@ demo: setup ## boot a machine with emulated devices and show flavourd at work
 	@$(RUN) -m tests.vm demo
 
 test: setup ## everything: lint, types, spelling, unit tests, and the tests in the virtual machine
-	$(RUN) -m pytest -m "not vm"
-	$(RUN) -m pytest -m "vm and not alone" --numprocesses auto --maxprocesses 4 --dist worksteal
-	$(RUN) -m pytest -m "vm and alone"
+	$(RUN) -m pytest
 
 unit: setup ## all but the virtual machine
 	$(RUN) -m pytest -m "not vm"

@@ -17,7 +17,7 @@ from .test_unplug import slow_module
 from .userspace import let_go
 from .varlink import call, member
 
-pytestmark = [pytest.mark.vm, pytest.mark.alone]
+pytestmark = pytest.mark.vm
 
 BUS = "/run/flavourd/bus"
 UNIT = "flavourd-attributes"

@@ -384,7 +384,6 @@ def test_what_a_killed_daemon_had_begun_for_a_caller_is_finished_by_the_next(vm:
     assert vm.driver(E1000E) == "test_vfio_pci"
 
 
-@pytest.mark.alone
 def test_of_a_stuck_device_everything_that_can_be_known_is_still_told(vm: Machine) -> None:
     drop_in(vm, "ExecStart=\nExecStart=/usr/sbin/flavourd --deadline 5\n")
     variant(vm, delay_ms=15000)
@@ -447,7 +446,6 @@ print(json.dumps({"alone": median(alone), "garbage": median(during_garbage), "me
 """
 
 
-@pytest.mark.alone
 def test_two_hundred_callers_and_ten_megabytes_of_garbage_leave_it_responsive(vm: Machine) -> None:
     pid = daemon(vm)
     told = json.loads(vm.run(["python3", "-c", _CROWD], timeout=300).out)

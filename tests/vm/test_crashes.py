@@ -18,7 +18,7 @@ from .machine import Machine
 from .test_daemon import drop_in
 from .userspace import program
 
-pytestmark = [pytest.mark.vm, pytest.mark.alone]
+pytestmark = pytest.mark.vm
 
 ROUNDS = 15  # a daemon takes three seconds to start under emulation
 

@@ -234,7 +234,6 @@ def test_a_device_that_is_unplugged_in_the_middle_is_told_and_forgotten(vm: Mach
 # --- hangs
 
 
-@pytest.mark.alone
 def test_past_the_deadline_the_answer_comes_others_are_served_and_the_end_is_told(vm: Machine) -> None:
     drop_in(vm, "ExecStart=\nExecStart=/usr/sbin/flavourd --deadline 2\n")
     variant(vm, delay_ms=15000)

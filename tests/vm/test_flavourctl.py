@@ -281,7 +281,6 @@ def test_a_device_that_vanishes_meanwhile_is_told(vm: Machine) -> None:
     assert f"pci/{address} went away on the way to flavour vfio [no-device]" in done.out
 
 
-@pytest.mark.alone
 def test_a_stuck_device_ends_the_wait_at_the_deadline(vm: Machine) -> None:
     drop_in(vm, "ExecStart=\nExecStart=/usr/sbin/flavourd --deadline 5\n")
     variant(vm, delay_ms=15000)
@@ -310,7 +309,6 @@ print(json.dumps({name: [min(all), sorted(all)[len(all) // 2], max(all)] for nam
 """
 
 
-@pytest.mark.alone
 def test_a_plain_list_costs_little_more_than_python_itself(vm: Machine) -> None:
     times = json.loads(vm.run(["python3", "-c", _TIMES], timeout=300).out)
     for name, (least, median, most) in times.items():

@@ -17,7 +17,7 @@ from .test_daemon import daemon, drop_in
 from .userspace import hold, let_go, program
 from .varlink import call
 
-pytestmark = [pytest.mark.vm, pytest.mark.alone]
+pytestmark = pytest.mark.vm
 
 SLEEPS_IN = "vfio_unregister_group_dev"
 OTHERS = (E1000E_TWIN, VIRTIO_NET, E1000, E1000_TWIN, E1000E_TWIN)

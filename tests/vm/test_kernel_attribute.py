@@ -183,7 +183,6 @@ def test_if_nobody_claims_it_it_is_as_before_and_each_answer_is_told(loaded: Mac
     assert read(loaded, E1000E) == "[default] vfio\n"
 
 
-@pytest.mark.alone
 def test_a_stuck_unbind_times_out_while_others_are_served_and_it_heals(quiet: Machine) -> None:
     quiet.write("/etc/flavourd/flavourd.yaml", "guards: {held: off}\n")
     short_deadline(quiet, 8)  # enough to come as far as the unbind on a busy machine

@@ -20,7 +20,7 @@ from .image import newest
 from .machine import Machine, Running
 from .userspace import program
 
-pytestmark = [pytest.mark.vm, pytest.mark.alone]
+pytestmark = pytest.mark.vm
 
 PCI = "/sys/bus/pci/devices"
 RUN = "/run/listener"
