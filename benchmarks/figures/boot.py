@@ -28,7 +28,7 @@ lengthens it."""
 
 
 def measure(tell: Tell, quick: bool) -> dict[str, Any]:
-    rounds = 1 if quick else 7
+    rounds = 1 if quick else 5
     told: dict[str, list[dict[str, float]]] = {"without": [], "empty": [], "rules": []}
     with bed.machine(tell) as vm:
         vm.reboot()

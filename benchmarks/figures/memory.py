@@ -15,7 +15,7 @@ from tests.vm.machine import Machine
 NAME = "memory"
 QUICK = False
 # A sample after so many; and so many until the daemon has all the outcomes that it keeps, in memory and in its file.
-_SWITCHES, _EVERY, _WARM = 10_000, 250, 1000
+_SWITCHES, _EVERY, _WARM = 10_000, 1000, 1000
 _QUICK_SWITCHES, _QUICK_EVERY, _QUICK_WARM = 100, 10, 20
 _QUICK_VFS = 8
 _LIMIT = 25.0
