@@ -450,28 +450,22 @@ def test_twenty_thousand_writes_leak_nothing(machine: Machine) -> None:
         machine.run("echo 300 > /sys/module/driver_flavour/parameters/timeout")
 
     def figures() -> tuple[int, dict[str, int]]:
+        # The listener hears of those who are not answered, too, and may be thousands of events behind.
+        machine.wait_for("! awk 'NR > 1 && $5 > 0' /proc/net/netlink | grep .", 60)
         # shrink: else objects that are free in a CPU's own slab would count as used.
         machine.run("echo 3 > /proc/sys/vm/drop_caches; for s in /sys/kernel/slab/*/shrink; do echo 1 > $s; done")
         slab = int(machine.run("awk '/^SUnreclaim/ {print $2}' /proc/meminfo").out)
         rows = machine.run("awk '/^(kmalloc|kernfs|task_struct|skbuff)/ {print $1, $2}' /proc/slabinfo").out
         return slab, {name: int(active) for name, active in (row.split() for row in rows.splitlines())}
 
-    def growth() -> tuple[int, dict[str, int]]:
-        """What so many more have left: kB, and objects of the slabs that have changed."""
-        slab, rows = figures()
-        writes(5000)
-        slab_after, after = figures()
-        return slab_after - slab, {name: after[name] - count for name, count in rows.items() if after[name] != count}
-
     writes(500)
-    # What leaks does so each time; the rest of the machine may once fill a pool of its own meanwhile.
-    for _ in range(3):
-        kilobytes, objects = growth()
-        print(f"SUnreclaim {kilobytes:+} kB; active objects of slabs that changed: {objects}")
-        if kilobytes < 1024 and max(objects.values(), default=0) < 1000:
-            break
-    else:
-        pytest.fail("it has grown each time")
+    slab, rows = figures()
+    writes(5000)
+    slab_after, rows_after = figures()
+    grown = {name: rows_after[name] - count for name, count in rows.items() if rows_after[name] != count}
+    print(f"SUnreclaim {slab} -> {slab_after} kB; active objects of slabs that changed: {grown}")
+    assert max(grown.values(), default=0) < 1000
+    assert slab_after - slab < 1024
     nothing_is_lost(machine)
 
 
