@@ -20,7 +20,7 @@ the program that makes them. They take turns, and each goes first in every other
 
 
 def measure(tell: Tell, quick: bool) -> dict[str, Any]:
-    rounds = 2 if quick else 20
+    rounds = 2 if quick else 12
     with bed.machine(tell) as vm:
         tell(f"cold: {rounds} rounds")
         measured = json.loads(vm.run(bed.guest(vm, "cold", str(rounds), *words()), timeout=7200).out)

@@ -22,7 +22,7 @@ the call, and the daemon's look at all devices."""
 
 
 def measure(tell: Tell, quick: bool) -> dict[str, Any]:
-    rounds = 3 if quick else 20
+    rounds = 3 if quick else 12
     with bed.machine(tell) as vm:
         tell(f"lists: {rounds} rounds")
         measured: dict[str, Any] = json.loads(vm.run(bed.guest(vm, "lists", str(rounds)), timeout=3600).out)

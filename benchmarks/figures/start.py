@@ -20,7 +20,7 @@ READY=1 as well. Both are mostly Python reading modules: what is left to flavour
 
 
 def measure(tell: Tell, quick: bool) -> dict[str, Any]:
-    rounds = 2 if quick else 20
+    rounds = 2 if quick else 12
     with bed.machine(tell) as vm:
         # What holds its socket, or would start it again.
         vm.run("systemctl stop flavourd.socket flavourd-attributes.service flavourd.service", timeout=120)

@@ -46,7 +46,7 @@ beside the kernel than they are on hardware."""
 
 
 def measure(tell: Tell, quick: bool) -> dict[str, Any]:
-    rounds = 2 if quick else 15
+    rounds = 2 if quick else 12
     ways = _QUICK if quick else ("floor", *_WAYS)
     devices = ("e1000e",) if quick else tuple(DEVICES)
     with bed.machine(tell) as vm:
