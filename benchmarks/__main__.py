@@ -5,6 +5,7 @@ import argparse
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 from benchmarks import records, report
@@ -52,7 +53,7 @@ def measure(names: list[str]) -> None:
     for name in names:
         say(f"{name} begins")
         try:
-            records.keep(records.Record.now(name, place, FIGURES[name].measure(say, False)))
+            records.keep(records.Record.now(name, place, partial(FIGURES[name].measure, say, False)))
         except Exception:  # noqa: BLE001 - hours have gone into the others
             say(f"{name} has failed: {traceback.format_exc()}")
             failed.append(name)

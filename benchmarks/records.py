@@ -5,7 +5,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,8 +55,9 @@ class Record:
     measured: dict[str, Any]
 
     @classmethod
-    def now(cls, figure: str, place: Place, measured: dict[str, Any]) -> Self:
-        return cls(figure, place, datetime.now(UTC).date().isoformat(), _commit(), measured)
+    def now(cls, figure: str, place: Place, measure: Callable[[], dict[str, Any]]) -> Self:
+        commit = _commit()  # before: somebody may go on to work meanwhile
+        return cls(figure, place, datetime.now(UTC).date().isoformat(), commit, measure())
 
 
 def keep(record: Record) -> None:

@@ -15,7 +15,6 @@ from systemd import daemon
 from flavourd import __version__, logs
 from flavourd.desk import Desk
 from flavourd.errors import Code, FlavourError
-from flavourd.inbox import Inbox
 from flavourd.ipc import wire
 from flavourd.ipc.door import Door
 from flavourd.ipc.feed import Feed
@@ -40,7 +39,6 @@ class Service:
     def __init__(self, root: Path, deadline: float) -> None:
         self._root = root
         self._desk = Desk(root, deadline, self._told, self._answered)
-        self._inbox = Inbox(self._desk.take_on)
         self._keeper = Keeper(root, self._desk)
         self._desk.ended = self._keeper.after
         self._feed = Feed()
@@ -83,7 +81,6 @@ class Service:
             door.close()
         self._keeper.stop()
         if not self._failed:
-            self._inbox.empty()
             await desk.finish()
             loop.remove_reader(uevents.fileno())
             self._feed.end()
@@ -146,7 +143,7 @@ class Service:
         if heard.module or heard.lost:
             self._desk.listen(missed=heard.lost)
         self._desk.forget(heard.removed)
-        self._inbox.put(heard.requests)
+        self._desk.take_on(heard.requests)
         self._keeper.heard(heard.changed, heard.removed)
         if heard.lost:
             sentence = "uevents came faster than they could be read and some were lost"
@@ -154,7 +151,6 @@ class Service:
                 FlavourError(Code.UEVENTS_LOST, sentence, "every device is looked at again"), logs.WARNING
             )
             self._desk.forget_gone()
-            self._inbox.empty()  # else the last requests, which udev knows, would overtake them
             self._desk.take_on(uevents.all())
             self._keeper.look()
 

@@ -182,14 +182,16 @@ class Turns:
                 await asyncio.wait((worker.done,), timeout=max(0, turn.deadline - _SLOT_SECONDS))
             if not worker.done.done():
                 await self._wait_for_kernel(turn, worker)
+        outcomes: list[Outcome] = []
+        if worker:
+            outcomes = _outcomes(turn, worker.done)
+            self._tell(outcomes)
+            await asyncio.sleep(0)  # whoever waits for them goes first
         self._done(turn)
         self.steps.update(dict.fromkeys(turn.devices & self._not_done.keys(), _WAITING))
         if turn.refused:
             self._answer([refused(request, turn.refused) for request in turn.requests], begun=False)
         if worker:
-            outcomes = _outcomes(turn, worker.done)
-            self._answered(outcomes)
-            await asyncio.sleep(0)  # whoever waits for them goes first
             self._end(outcomes)  # may take on a request that goes before all others
         self._serve_all(self._lines.leave(turn))
 
@@ -240,8 +242,16 @@ class Turns:
         return Outcome(request, Kind.STUCK, request.wanted, code=Code.STUCK, sentence=sentence, hint=hint)
 
     def _answer(self, outcomes: Sequence[Outcome], *, begun: bool = True) -> None:
-        self._answered(outcomes)
+        self._tell(outcomes)
         self._end(outcomes, begun=begun)
+
+    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+        try:
+            self._answered(outcomes)
+        except BaseException:  # nobody is to wait for the end of it
+            self.open -= len(outcomes)
+            self._look()
+            raise
 
     def _end(self, outcomes: Sequence[Outcome], *, begun: bool = True) -> None:
         self.open -= len(outcomes)

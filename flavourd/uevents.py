@@ -26,6 +26,7 @@ TAG = "flavourd"
 _ORIGINS = {Origin.ATTRIBUTE, Origin.UEVENT, Origin.MODALIAS, Origin.RULE}
 _MODULE = DeviceId("misc", "driver_flavour")
 _LARGEST = 2**64 - 1
+_LARGEST_BUFFER = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Uevents:
         self._monitor.start()
         # pyudev tells an overflow by raising for ever (its issue 194): ask the socket itself, which also clears it.
         self._socket = socket.socket(fileno=os.dup(self._monitor.fileno()))
+        # As much as anybody may have (net.core.rmem_max); who asks for nothing gets half of that (socket(7)).
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LARGEST_BUFFER)
 
     def fileno(self) -> int:
         return int(self._monitor.fileno())

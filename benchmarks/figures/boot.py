@@ -22,7 +22,8 @@ _ABOUT = """\
 The guest is rebooted in turn without flavourd (units disabled, udev rules taken away), with it and no policy, and
 with a policy of {rules} rules, of which each has to be looked at for every device and none fits: what a rule that
 fits would add is the switch itself. What is measured is systemd's own time from the beginning of user space until
-multi-user.target is reached, which waits for flavourd to be ready. One boot before the first round is not counted.
+multi-user.target is reached, which waits for flavourd to be ready; flavourd-attributes starts beside it and is not
+waited for. One boot before the first round is not counted.
 Under emulation everything that runs takes its share of two slow processors, so also what runs beside the boot
 lengthens it."""
 

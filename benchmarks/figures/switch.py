@@ -40,7 +40,7 @@ _ABOUT = """\
 Each way takes the device from its native driver to vfio and back, with all modules loaded, timed inside the guest from
 the first write, call or exec until it returns (the synthetic uevent: until the kernel tells that the driver is bound).
 All ways follow one another in each round, in another order each time, and udev has settled before each. flavourd's
-workers stay for half a minute, so that most often one of them is at hand. Of the bare writes (driver_override, unbind,
+workers stay for half a minute, so one of them may be at hand. Of the bare writes (driver_override, unbind,
 bind) the start of the program is not counted. The guest's two processors are emulated, which makes interpreters dearer
 beside the kernel than they are on hardware."""
 
@@ -84,6 +84,10 @@ def figure(raw: dict[str, Any]) -> Figure:
                 tuple(ways["driverctl"]["back"]),
             ),
         ]
+        if unsaved := ways.get("driverctl-nosave"):
+            beside_unsaved = "driverctl --nosave set-override"
+            there = tuple(ways["flavourctl"]["there"]), tuple(unsaved["there"])
+            comparisons.append(Comparison(f"flavourctl set, nothing saved, {device}", beside_unsaved, *there))
         plots.append(ratio_bars(f"To vfio and back: {device}", _FLOOR, beside, _GOAL))
         remarks.append(f"{device}, seconds there and back: {_directions(ways)}.")
     return Figure(NAME, "One switch", _ABOUT, tuple(comparisons), tuple(plots), tuple(remarks))

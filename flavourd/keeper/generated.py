@@ -47,7 +47,10 @@ class Generated:
         """nodes: of the devices under policy whose nodes in /dev/vfio are to belong to somebody."""
         texts = self._policy, node_rules(nodes)
         # Most hosts have neither, and need no process to see that.
-        if texts == self._written or not (any(texts) or UdevRules(self._root).exist()):
+        if texts == self._written:
+            return
+        if not (any(texts) or UdevRules(self._root).exist()):
+            self._written = texts
             return
         try:
             await self._look(partial(_write, self._root, texts, self._serials))
