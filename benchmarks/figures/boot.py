@@ -29,7 +29,7 @@ lengthens it."""
 
 
 def measure(tell: Tell, quick: bool) -> dict[str, Any]:
-    rounds = 1 if quick else 5
+    rounds = 1 if quick else 4
     told: dict[str, list[dict[str, float]]] = {"without": [], "empty": [], "rules": []}
     with bed.machine(tell) as vm:
         vm.reboot()

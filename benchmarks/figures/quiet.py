@@ -11,7 +11,7 @@ from tests.vm.cache import Tell
 
 NAME = "quiet"
 QUICK = False
-_EVENTS, _ROUNDS = 10_000, 3
+_EVENTS, _ROUNDS = 10_000, 2
 _QUICK_EVENTS, _QUICK_ROUNDS = 500, 1
 _UNITS = ("flavourd", "flavourd-attributes")
 # Half of WatchdogSec= of the one, and twice that of the other.
