@@ -844,6 +844,53 @@ def test_who_is_told_of_an_end_sees_how_many_are_open_and_may_take_on_another_th
     run(test)
 
 
+def test_between_its_answer_and_what_is_written_down_a_device_counts_as_in_work(puppets: list[Puppet]) -> None:
+    """Or a pass of the policy could ask for it before it knows what was asked for explicitly."""
+
+    async def test() -> None:
+        seen: list[object] = []
+
+        class Watched(Turned):
+            def answered(self, outcomes: Sequence[Outcome]) -> None:
+                super().answered(outcomes)
+                asyncio.get_running_loop().call_soon(lambda: seen.append(ONE in self.turns.steps))
+
+            def done(self, outcomes: Sequence[Outcome], begun: bool) -> None:
+                super().done(outcomes, begun)
+                seen.append("done")
+
+        turned = Watched()
+        turned.take_on(request(ONE))
+        await until(lambda: bool(puppets))
+        puppets[0].end()
+        await turned.nothing_is_left()
+        assert seen == [True, "done"]
+
+    run(test)
+
+
+def test_an_answer_that_cannot_be_told_keeps_nobody_waiting(puppets: list[Puppet]) -> None:
+    async def test() -> None:
+        class Mute(Turned):
+            def answered(self, outcomes: Sequence[Outcome]) -> None:
+                raise RuntimeError("no")
+
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        turned = Mute()
+        turned.take_on(request(ONE))
+        await until(lambda: bool(puppets))
+        puppets[0].end()
+        await turned.turns.all_answered()
+        assert turned.turns.open == 0
+        await until(lambda: not turned.turns._servers)
+        gc.collect()
+        assert [str(each["exception"]) for each in told] == ["no"]
+        assert turned.answers == []
+
+    run(test)
+
+
 def test_steps_are_told_in_order_first_those_of_the_turn_then_the_workers_own() -> None:
     def work(asked: Request, tell: Tell) -> Outcome:
         for number in range(3):
