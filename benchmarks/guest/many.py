@@ -77,6 +77,7 @@ def _round_trip(name: str, way: Way, devices: Sequence[Device]) -> dict[str, flo
     times = {}
     for direction, there in (("there", True), ("back", False)):
         settle()
+        ask("Status")  # answered when flavourd has heard what the others have done to its devices
         times[direction] = way(devices, there)
         for device in devices:
             wanted = device.flavoured if there else device.native
