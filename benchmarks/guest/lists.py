@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """List all devices with flavourctl and with driverctl, start bare interpreters beside, and print the seconds as JSON.
 
-usage: lists ROUNDS
+usage: lists ROUNDS [PF VFS]
+
+With a PF only flavourctl and driverctl, when it has so many VFs.
 """
 
 import json
@@ -9,6 +11,7 @@ import subprocess
 import sys
 
 from .device import settle
+from .vfs import make
 from .ways import timed
 
 # What flavourctl itself would run, and then what that has brought in.
@@ -27,16 +30,18 @@ except SystemExit as end:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1])
+    rounds, family = int(sys.argv[1]), sys.argv[2:]
     modules = _imported()
-    programs = {
-        "flavourctl": ["flavourctl", "list"],
-        "driverctl": ["driverctl", "list-devices"],
-        "imports": ["python3", "-I", "-c", f"import {', '.join(modules)}"],
-        # By the same flags as flavourctl's own: without a look for what else is installed.
-        "imports-only": ["python3", "-IS", "-c", f"import {', '.join(modules)}"],
-        "pass": ["python3", "-c", "pass"],
-    }
+    programs = {"flavourctl": ["flavourctl", "list"], "driverctl": ["driverctl", "list-devices"]}
+    if family:
+        make(family[0], int(family[1]))
+    else:
+        programs |= {
+            "imports": ["python3", "-I", "-c", f"import {', '.join(modules)}"],
+            # By the same flags as flavourctl's own: without a look for what else is installed.
+            "imports-only": ["python3", "-IS", "-c", f"import {', '.join(modules)}"],
+            "pass": ["python3", "-c", "pass"],
+        }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     lines: dict[str, int] = {}
     # The first is for what is read from the disk, and does not count.

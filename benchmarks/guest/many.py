@@ -19,6 +19,8 @@ from .vfs import SYSFS, make
 
 _LOOP = "/opt/loop"
 _WORKERS = (1, 2, 4, 8, 16)
+# Longer than flavourd's worker and flavourd-processes wait for the next request.
+_REST_SECONDS = 35
 
 # Switch devices there or back, and return the seconds.
 Way = Callable[[Sequence[Device], bool], float]
@@ -28,6 +30,12 @@ def _flavourd(devices: Sequence[Device], there: bool) -> float:
     began = time.monotonic()
     ask("Set", devices=[device.address for device in devices], flavour="vfio" if there else "default")
     return time.monotonic() - began
+
+
+def _rested(devices: Sequence[Device], there: bool) -> float:
+    if there:
+        time.sleep(_REST_SECONDS)
+    return _flavourd(devices, there)
 
 
 def _loop(workers: int) -> Way:
@@ -64,7 +72,11 @@ def main() -> None:
     # The first is for what is read from the disk, and does not count.
     for number in range(-1, rounds):
         for count in counts if number >= 0 else [1]:
-            ways = {"flavourd": _flavourd, **loops, **({"driverctl": _driverctl} if count <= most else {})}
+            ways = {"flavourd": _flavourd, **loops}
+            if count == 1:
+                ways["rested"] = _rested
+            if count <= most:
+                ways["driverctl"] = _driverctl
             for name in _shuffled(list(ways), number):
                 took = _round_trip(name, ways[name], devices[:count])
                 times = seconds.setdefault(count, {}).setdefault(name, {"there": [], "back": []})
@@ -75,6 +87,9 @@ def main() -> None:
 
 def _round_trip(name: str, way: Way, devices: Sequence[Device]) -> dict[str, float]:
     times = {}
+    if name == "flavourd":  # how it does after a rest is a way of its own
+        for there in (True, False):
+            _flavourd(devices[:1], there)
     for direction, there in (("there", True), ("back", False)):
         settle()
         ask("Status")  # answered when flavourd has heard what the others have done to its devices

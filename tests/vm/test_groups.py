@@ -154,9 +154,9 @@ def test_the_vfs_of_a_pf_are_at_work_together_and_the_pf_when_they_are_done(vm: 
     for address in family:
         send(vm, address, "vfio")
     listed = f"varlinkctl --json=short call {SOCKET} {INTERFACE}.List '{{}}'"
-    vm.wait_for(f"[ $({listed} | grep -o '\"step\":\"loading vfio_pci\"' | wc -l) = 3 ]")
+    vm.wait_for(f'[ $({listed} | grep -o \'"step":"loading vfio_pci"\' | wc -l) = 3 ]')
     send(vm, pf, "vfio")  # only now: udev hands on what comes at once in any order
-    vm.wait_for(f"{listed} | grep '\"step\":\"waiting for its turn\"'")
+    vm.wait_for(f'{listed} | grep \'"step":"waiting for its turn"\'')
     vm.run("touch /run/load")
     outcomes_told(vm, 4)
     together = at_work_together(vm)
